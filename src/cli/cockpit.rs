@@ -1,0 +1,94 @@
+//! Opens the cockpit on a given controller.
+
+use std::path::{Path, PathBuf};
+
+use super::Exit;
+use super::fleet::{block_on, load};
+use super::out::complain;
+use crate::controller::lock::Place;
+use crate::controller::start;
+use crate::tui::{self, Colours, Options};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// The controller's socket
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    #[command(flatten)]
+    look: Look,
+}
+
+/// How the cockpit looks, and what it may do.
+#[derive(clap::Args)]
+pub(super) struct Look {
+    /// Watch only
+    #[arg(long)]
+    read_only: bool,
+    /// ASCII only
+    #[arg(long)]
+    ascii: bool,
+    /// Colours: auto, dark, light, none
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = colours)]
+    theme: Colours,
+}
+
+pub(super) fn colours(name: &str) -> Result<Colours, String> {
+    match name {
+        "auto" => Ok(Colours::Auto),
+        "dark" => Ok(Colours::Dark),
+        "light" => Ok(Colours::Light),
+        "none" => Ok(Colours::None),
+        _ => Err("one of: auto, dark, light, none".into()),
+    }
+}
+
+impl Args {
+    /// What the cockpit is opened with.
+    pub(super) fn options(&self, fleet: Option<&Path>) -> Options {
+        self.look.options(fleet)
+    }
+
+    /// Where the controller is.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+}
+
+impl Look {
+    /// What the cockpit is opened with.
+    pub(super) fn options(&self, fleet: Option<&Path>) -> Options {
+        Options {
+            fleet_file: fleet.map(Path::to_owned),
+            colours: self.theme,
+            ascii: self.ascii,
+            read_only: self.read_only,
+            ..Options::default()
+        }
+    }
+}
+
+/// Opens the cockpit on the fleet's controller, which is started when none runs.
+pub(super) fn open(fleet: Option<&Path>, look: &Look) -> color_eyre::Result<Exit> {
+    let loaded = match load(fleet) {
+        Ok(l) => l,
+        Err(exit) => return Ok(exit),
+    };
+    let connected = block_on(async {
+        match start::connect(&loaded.fleet, &loaded.file).await {
+            Ok(_) => Ok(Exit::Done),
+            Err(e) => {
+                complain(&format!("pilothouse: {e}\n"));
+                Ok(Exit::Failed)
+            }
+        }
+    })?;
+    if connected != Exit::Done {
+        return Ok(connected);
+    }
+    run(&Place::of(&loaded.fleet).socket, look.options(Some(&loaded.file)))
+}
+
+/// Leaving is success, however it came about: nothing was asked of the fleet.
+pub(super) fn run(socket: &Path, options: Options) -> color_eyre::Result<Exit> {
+    tui::run(socket.to_owned(), options).map(|_| Exit::Done)
+}

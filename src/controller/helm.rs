@@ -1,0 +1,504 @@
+//! The helm: one loop that takes in what happens, journals what follows from it, and hands out what is to be done.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, mpsc};
+use tokio::task::{AbortHandle, JoinHandle};
+
+use super::clock::Clock;
+use super::explain;
+use super::hands::{Hands, Target, TargetKey, backoff};
+use super::input::{Asked, Input};
+use super::journal::Journal;
+use super::keeper::Keeper;
+use super::lock::Lock;
+use super::numbers::Numbers;
+use super::reserve::Reserve;
+use crate::api::{Change, Delta, EventView, Hello, ProbeView};
+use crate::engine::Usage;
+use crate::fleet::names::{InstanceId, Millis, ServiceName, Version};
+use crate::rollout::fact::{Counted, Fact, Record};
+use crate::rollout::reconcile::{Effect, Lane, differences, reconcile};
+use crate::rollout::state::{Stage, State};
+use crate::rollout::world::{Failure, HostObs, Observed, RunState};
+use crate::text::Safe;
+
+mod batch;
+mod publish;
+mod requests;
+
+pub use publish::Latest;
+
+/// Deciding must come to an end; more rounds than this are a defect, and stop rather than spin.
+const MAX_ROUNDS: usize = 500;
+/// Views go out at most this often, unless somebody waits for the effect of a verb.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+/// The effect of something that was done goes out at most this often.
+const PUBLISH_SOON: Duration = Duration::from_millis(20);
+/// Long timers are written down this often.
+const CLOCK_EVERY: Millis = Millis::secs(60);
+
+/// An effect that is being carried out.
+struct Busy {
+    /// Whether it sends traffic back to stable.
+    back: bool,
+    /// Interrupts it.
+    handle: AbortHandle,
+}
+
+/// The loop's state.
+pub struct Helm {
+    state: State,
+    obs: Observed,
+    journal: Journal,
+    /// What is decided and not written yet.
+    batch: Option<batch::Batch>,
+    keeper: Keeper,
+    reserve: Reserve,
+    clock: Clock,
+    hands: Arc<Hands>,
+    hello: Hello,
+    busy: HashMap<Lane, Busy>,
+    watching: Vec<JoinHandle<()>>,
+    probes: HashMap<InstanceId, (TargetKey, JoinHandle<()>)>,
+    following: HashMap<InstanceId, JoinHandle<()>>,
+    numbers: Numbers,
+    usage: BTreeMap<InstanceId, Usage>,
+    versions: BTreeMap<ServiceName, Vec<Version>>,
+    watchers: Vec<Safe>,
+    usage_wanted: bool,
+    alarms: Vec<Safe>,
+    events: VecDeque<EventView>,
+    recent_probes: VecDeque<ProbeView>,
+    pending: Vec<Change>,
+    latest: Latest,
+    updates: broadcast::Sender<Arc<Delta>>,
+    published: Instant,
+    urgent: bool,
+}
+
+/// What a helm is made of.
+pub struct Parts {
+    /// The open journal.
+    pub journal: Journal,
+    /// Its facts.
+    pub records: Vec<Record>,
+    /// Keeps the lock's file and the journal's in order.
+    pub keeper: Keeper,
+    /// Room for an abort.
+    pub reserve: Reserve,
+    /// Controller time.
+    pub clock: Clock,
+    /// Engines and proxies.
+    pub hands: Arc<Hands>,
+    /// Who we are.
+    pub hello: Hello,
+    /// Where snapshots go.
+    pub latest: Latest,
+    /// Where deltas go.
+    pub updates: broadcast::Sender<Arc<Delta>>,
+}
+
+impl Helm {
+    /// Replays the journal.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let mut state = State::default();
+        let mut events = VecDeque::new();
+        for record in &parts.records {
+            events.extend(explain::event(&state, record));
+            state.apply(record);
+        }
+        while events.len() > crate::api::TAIL {
+            events.pop_front();
+        }
+        Self {
+            state,
+            obs: Observed::default(),
+            journal: parts.journal,
+            batch: None,
+            keeper: parts.keeper,
+            reserve: parts.reserve,
+            clock: parts.clock,
+            hands: parts.hands,
+            hello: parts.hello,
+            busy: HashMap::new(),
+            watching: Vec::new(),
+            probes: HashMap::new(),
+            following: HashMap::new(),
+            numbers: Numbers::default(),
+            usage: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            watchers: Vec::new(),
+            usage_wanted: false,
+            alarms: Vec::new(),
+            events,
+            recent_probes: VecDeque::new(),
+            pending: Vec::new(),
+            latest: parts.latest,
+            updates: parts.updates,
+            published: Instant::now(),
+            urgent: false,
+        }
+    }
+
+    /// Runs until it is told to stop. Effects in flight are left to finish by themselves; the next controller looks.
+    /// The lock is given back, to be released last.
+    ///
+    /// It writes to the disk, so it is for a thread of its own: what it hands out runs on the others.
+    pub async fn run(
+        mut self,
+        mut seen: mpsc::Receiver<Input>,
+        mut asked: mpsc::Receiver<Asked>,
+    ) -> Option<Lock> {
+        let started =
+            Fact::ControllerStarted { version: self.hello.version.to_string(), pid: self.hello.pid };
+        let _ = self.record(vec![started]);
+        self.watch();
+        let mut tick = tokio::time::interval(PUBLISH_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                Some(ask) = asked.recv() => self.answer(ask),
+                input = seen.recv() => {
+                    let Some(input) = input else { return self.leave() };
+                    let mut next = Some(input);
+                    let mut taken = 0;
+                    while let Some(input) = next.take() {
+                        if matches!(input, Input::Stop) {
+                            return self.leave();
+                        }
+                        self.take(input);
+                        // Nobody who asks waits behind all that was seen.
+                        while let Ok(ask) = asked.try_recv() {
+                            self.answer(ask);
+                        }
+                        taken += 1;
+                        if taken < 256 {
+                            next = seen.try_recv().ok();
+                        }
+                    }
+                }
+                _ = tick.tick() => {}
+            }
+            self.step();
+            // What somebody waits to see goes out sooner.
+            let every = if std::mem::take(&mut self.urgent) { PUBLISH_SOON } else { PUBLISH_EVERY };
+            if self.published.elapsed() >= every {
+                self.publish();
+            }
+        }
+    }
+
+    /// Does what somebody asks for. It is under way before it is shown, and shown before it is answered, so that who
+    /// asked sees the effect in what they look at next.
+    fn answer(&mut self, (request, reply): Asked) {
+        let answer = self.request(*request);
+        self.step();
+        self.publish();
+        let _ = reply.send(answer);
+    }
+
+    fn leave(mut self) -> Option<Lock> {
+        // What was seen and not written is seen again by the next one.
+        let _ = self.commit();
+        for task in self.watching.drain(..) {
+            task.abort();
+        }
+        for (_, (_, task)) in self.probes.drain() {
+            task.abort();
+        }
+        for (_, task) in self.following.drain() {
+            task.abort();
+        }
+        drop(self.journal);
+        self.keeper.end()
+    }
+
+    /// Watches the hosts and proxies of the fleet that is loaded now.
+    fn watch(&mut self) {
+        for task in self.watching.drain(..) {
+            task.abort();
+        }
+        if let Some(fleet) = &self.state.fleet {
+            self.watching = self.hands.watch(fleet);
+            // The operator's word that a host is gone: nothing runs there, and nothing waits for it.
+            for host in fleet.hosts.values().filter(|h| h.out) {
+                let gone = HostObs { out: true, reachable: true, ..HostObs::default() };
+                self.obs.hosts.insert(host.name.clone(), gone);
+            }
+            // What is no longer declared is not known about either; what is no longer out is looked at again.
+            self.obs.hosts.retain(|name, seen| fleet.hosts.get(name).is_some_and(|h| h.out == seen.out));
+            self.obs.proxies.retain(|name, _| fleet.proxies.contains_key(name));
+            // Whoever wrote last may have been interrupted: nothing is certain until it was written again.
+            let now = self.clock.now();
+            for name in fleet.proxies.keys() {
+                let doubt =
+                    Failure { count: 0, at: now, error: "not written since this controller began".into() };
+                self.obs.failures.entry(format!("routes:{name}")).or_insert(doubt);
+            }
+        }
+    }
+
+    /// What the proxies counted for the rollout that has just ended.
+    fn counted(&self, service: &ServiceName) -> Option<Fact> {
+        let r = self.state.services.get(service)?.rollout.as_ref()?;
+        let counts = r.from.iter().chain([&r.to]).map(|revision| {
+            let c = self.numbers.counted(service.as_str(), revision)?;
+            let (requests, errors, retries) = (c.requests, c.errors, c.retries);
+            Some(Counted { revision: revision.clone(), requests, errors, retries })
+        });
+        let counts = counts.collect::<Option<Vec<_>>>()?;
+        Some(Fact::RolloutCounted { service: service.clone(), rollout: r.id.clone(), counts })
+    }
+
+    /// Takes in something seen.
+    fn take(&mut self, input: Input) {
+        let now = self.clock.now();
+        match input {
+            Input::HostSeen { host, result, epoch } => {
+                // A look that began before an effect of ours ended tells nothing about after it.
+                let stale = self.hands.epoch(&Lane::Host(host.clone())) != epoch;
+                if stale || self.obs.hosts.get(&host).is_some_and(|h| h.out) {
+                    return;
+                }
+                let known = self.obs.hosts.contains_key(&host);
+                let seen = self.obs.hosts.entry(host.clone()).or_default();
+                let was = seen.reachable;
+                match result {
+                    Ok(instances) => {
+                        seen.reachable = true;
+                        seen.error = None;
+                        seen.instances = instances.into_iter().map(|i| (i.id.clone(), i)).collect();
+                    }
+                    Err(e) => {
+                        seen.reachable = false;
+                        seen.error = Some(Safe::new(&e.to_string()));
+                    }
+                }
+                let (reachable, detail) = (seen.reachable, seen.error.clone().unwrap_or_default());
+                if was != reachable && (known || !reachable) {
+                    self.propose(vec![Fact::HostSeen { host, reachable, detail }]);
+                }
+            }
+            Input::ProxySeen { proxy, result, epoch, after_write } => {
+                if self.hands.epoch(&Lane::Proxy(proxy.clone())) != epoch {
+                    return;
+                }
+                let before = Observed {
+                    proxies: self
+                        .obs
+                        .proxies
+                        .get(&proxy)
+                        .map(|p| (proxy.clone(), p.clone()))
+                        .into_iter()
+                        .collect(),
+                    ..Observed::default()
+                };
+                let known = self.obs.proxies.contains_key(&proxy);
+                let seen = self.obs.proxies.entry(proxy.clone()).or_default();
+                let was = seen.reachable;
+                match result {
+                    Ok(routes) => {
+                        seen.reachable = true;
+                        seen.error = None;
+                        seen.routes = routes;
+                    }
+                    Err(e) => {
+                        seen.reachable = false;
+                        seen.error = Some(Safe::new(&e.to_string()));
+                    }
+                }
+                let (reachable, detail) = (seen.reachable, seen.error.clone().unwrap_or_default());
+                let mut facts = Vec::new();
+                if was != reachable && known {
+                    facts.push(Fact::ProxySeen { proxy: proxy.clone(), reachable, detail });
+                }
+                if !after_write {
+                    facts.extend(differences(&before, &self.obs, &self.state));
+                }
+                self.propose(facts);
+            }
+            Input::Counters { proxy, counters } => self.numbers.take(now, &proxy, counters),
+            Input::Done { effect, result } => self.done(&effect, result),
+            Input::Probed { target, health, view } => {
+                if self.probes.get(&target.0).is_some_and(|(key, _)| *key == target) {
+                    self.obs.health.insert(target.0, health);
+                    self.recent_probes.push_back(view.clone());
+                    while self.recent_probes.len() > crate::api::TAIL {
+                        self.recent_probes.pop_front();
+                    }
+                    self.pending.push(Change::Probe(view));
+                }
+            }
+            Input::Usage { instance, usage } => {
+                self.usage.insert(instance, usage);
+            }
+            Input::Versions { service, versions } => {
+                // As often as versions are looked for, so are the tag and the env file of what serves.
+                if let (Some(s), Some(fleet)) = (self.state.services.get(&service), &self.state.fleet)
+                    && let Some(revision) = s.stable.as_ref().and_then(|id| s.revisions.get(id))
+                    && let Some(host) =
+                        s.spec.placement.keys().find_map(|h| fleet.hosts.get(h).filter(|h| !h.out))
+                {
+                    self.hands.look_up(host, revision.clone());
+                }
+                self.versions.insert(service, versions);
+            }
+            Input::Means { revision, means } => {
+                self.obs.means.insert(revision, means);
+            }
+            Input::Watchers { names, usage } => {
+                self.watchers = names;
+                self.usage_wanted = usage;
+            }
+            Input::State(reply) => {
+                let _ = reply.send(Box::new(self.state.clone()));
+            }
+            Input::Stop => {}
+        }
+    }
+
+    fn done(&mut self, effect: &Effect, result: Result<(), Safe>) {
+        self.urgent = true;
+        self.busy.remove(&effect.lane());
+        if let Effect::Routes { proxy, .. } = effect
+            && let Some(seen) = self.obs.proxies.get_mut(proxy)
+        {
+            seen.writing = false;
+        }
+        let subject = effect.subject();
+        match result {
+            Ok(()) => {
+                self.obs.failures.remove(&subject);
+                if let Effect::Artifact { host, service, revision } = effect
+                    && let Some(r) = self.state.services.get(service).and_then(|s| s.revisions.get(revision))
+                {
+                    self.obs.hosts.entry(host.clone()).or_default().images.insert(r.digest.clone());
+                }
+            }
+            Err(error) => {
+                let now = self.clock.now();
+                let failure = self.obs.failures.entry(subject.clone()).or_insert(Failure {
+                    count: 0,
+                    at: now,
+                    error: Safe::default(),
+                });
+                failure.count += 1;
+                failure.at = now;
+                failure.error = error.clone();
+                let count = failure.count;
+                if count == 3 {
+                    self.propose(vec![Fact::EffectFailing { subject, count, error }]);
+                }
+            }
+        }
+    }
+
+    /// Decides until nothing follows any more, writes that down, then hands out what is to be done.
+    fn step(&mut self) {
+        if !self.decide() {
+            return;
+        }
+        let now = self.clock.now();
+        self.forget_failures();
+        self.follow_instances();
+        for effect in reconcile(&self.state, &self.obs) {
+            let lane = effect.lane();
+            let back = matches!(effect, Effect::Routes { back: true, .. });
+            if let Some(busy) = self.busy.get(&lane) {
+                // The way back does not wait for a check, a reload or a deadline of the way up.
+                if back && !busy.back {
+                    busy.handle.abort();
+                }
+                continue;
+            }
+            let failed = self.obs.failures.get(&effect.subject()).filter(|f| f.count > 0);
+            if failed.is_some_and(|f| now < f.at.plus(backoff(&effect, f.count))) {
+                continue;
+            }
+            match self.hands.carry_out(effect.clone(), &self.state, &self.obs) {
+                Ok(handle) => {
+                    if let Effect::Routes { proxy, .. } = &effect {
+                        self.obs.proxies.entry(proxy.clone()).or_default().writing = true;
+                    }
+                    self.busy.insert(lane, Busy { back, handle });
+                }
+                Err(why) => self.done(&effect, Err(Safe::new(&why))),
+            }
+        }
+    }
+
+    /// Failures of what nobody wants any more say nothing.
+    fn forget_failures(&mut self) {
+        let services = &self.state.services;
+        let ours = |id: &str| {
+            services.values().any(|s| s.instances.keys().chain(&s.removed).any(|i| i.as_str() == id))
+        };
+        let placed = |rest: &str| {
+            let mut all = services.values().flat_map(|s| s.instances.values());
+            all.any(|i| i.stage == Stage::Placed && rest.starts_with(i.revision.as_str()))
+        };
+        self.obs.failures.retain(|subject, _| match subject.split_once(':') {
+            Some(("start" | "stop" | "remove" | "restart", id)) => ours(id),
+            Some(("artifact", rest)) => placed(rest),
+            _ => true,
+        });
+    }
+
+    /// Probes what runs and shall; a new start is a new target.
+    fn follow_instances(&mut self) {
+        let mut targets: HashMap<InstanceId, Target> = HashMap::new();
+        for s in self.state.services.values() {
+            for i in s.instances.values().filter(|i| matches!(i.stage, Stage::Started | Stage::Leaving)) {
+                let seen = self.obs.hosts.get(&i.host).and_then(|h| h.instances.get(&i.id));
+                let running = seen.is_none_or(|s| matches!(s.state, RunState::Running | RunState::Starting));
+                if let Some(endpoint) = i.endpoint.filter(|_| running) {
+                    let target = Target {
+                        instance: i.id.clone(),
+                        service: s.spec.name.clone(),
+                        host: i.host.clone(),
+                        endpoint,
+                        started_ms: seen.and_then(|s| s.started_ms),
+                        // As its own revision was deployed: a check that comes with a new version is not for the old one.
+                        check: s.revisions.get(&i.revision).map_or(&s.spec, |r| &r.spec).health.clone(),
+                    };
+                    targets.insert(i.id.clone(), target);
+                }
+            }
+        }
+        let obs = &mut self.obs;
+        self.probes.retain(|id, (key, task)| {
+            let keep = targets.get(id).is_some_and(|t| t.key() == *key);
+            if !keep {
+                task.abort();
+                obs.health.remove(id);
+            }
+            keep
+        });
+        let wanted = |id: &InstanceId| self.usage_wanted && targets.contains_key(id);
+        let usage = &mut self.usage;
+        self.following.retain(|id, task| {
+            let keep = wanted(id);
+            if !keep {
+                task.abort();
+                usage.remove(id);
+            }
+            keep
+        });
+        for (id, target) in targets {
+            if self.usage_wanted
+                && !self.following.contains_key(&id)
+                && let Some(host) = self.state.fleet.as_ref().and_then(|f| f.hosts.get(&target.host))
+            {
+                self.following.insert(id.clone(), self.hands.follow_usage(host, id.clone()));
+            }
+            if !self.probes.contains_key(&id) {
+                self.probes.insert(id, (target.key(), self.hands.probe(target)));
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What front ends get: a snapshot, then what changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::Helm;
+use crate::api::{Delta, Snapshot};
+use crate::controller::clock::wall_ms;
+use crate::controller::view::{self, Sources};
+use crate::text::Safe;
+
+/// What was published last.
+#[derive(Default)]
+pub struct Published {
+    /// The snapshot.
+    pub snapshot: Arc<Snapshot>,
+    /// When each service's countdown had the value that is in the snapshot.
+    pub countdowns: HashMap<Safe, Instant>,
+}
+
+impl Published {
+    /// The snapshot as of now, for a client that begins to watch.
+    #[must_use]
+    pub fn current(&self) -> Snapshot {
+        let mut s = (*self.snapshot).clone();
+        for service in &mut s.services {
+            let since = self.countdowns.get(&service.name);
+            if let (Some(r), Some(since)) = (service.rollout.as_mut(), since) {
+                r.gate_left_ms = r.gate_left_ms.map(|left| left.saturating_sub(millis(since.elapsed())));
+            }
+        }
+        s
+    }
+}
+
+/// Shared with the API server.
+pub type Latest = Arc<RwLock<Published>>;
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Helm {
+    /// Publishes what changed since the last time.
+    pub(super) fn publish(&mut self) {
+        let wall_ms = wall_ms();
+        for s in self.state.services.values() {
+            if let Some(r) = &s.rollout {
+                let (service, rollout) = (s.spec.name.as_str(), r.id.as_str());
+                self.numbers.compare(service, rollout, view::compares(r), wall_ms);
+            }
+        }
+        let sources = Sources {
+            state: &self.state,
+            obs: &self.obs,
+            numbers: &self.numbers,
+            usage: &self.usage,
+            versions: &self.versions,
+            now: self.clock.now(),
+            wall_ms,
+        };
+        let mut next = view::snapshot(&sources);
+        next.controller = self.hello.clone();
+        next.watchers.clone_from(&self.watchers);
+        next.alarms.clone_from(&self.alarms);
+        next.alarms.extend(self.keeper.trouble());
+        let (last, mut countdowns) = {
+            let guard = self.latest.read().unwrap_or_else(PoisonError::into_inner);
+            (guard.snapshot.clone(), guard.countdowns.clone())
+        };
+        keep_countdowns(&mut next, &last, &mut countdowns);
+        keep_since(&mut next, &last);
+        let mut changes = last.changes_to(&next);
+        changes.append(&mut self.pending);
+        self.published = Instant::now();
+        if changes.is_empty() && last.schema == next.schema {
+            return;
+        }
+        next.seq = last.seq + 1;
+        next.events = self.events.iter().cloned().collect();
+        next.probes = self.recent_probes.iter().cloned().collect();
+        let delta = Arc::new(Delta { seq: next.seq, changes });
+        *self.latest.write().unwrap_or_else(PoisonError::into_inner) =
+            Published { snapshot: Arc::new(next), countdowns };
+        // No receiver is fine: nobody is watching.
+        let _ = self.updates.send(delta);
+    }
+}
+
+/// A place that is empty since the same moment is not a change, though the moment is computed anew each time.
+fn keep_since(next: &mut Snapshot, last: &Snapshot) {
+    for service in &mut next.services {
+        let old = last.services.iter().find(|s| s.name == service.name);
+        let Some((r, before)) = service.rollout.as_mut().zip(old.and_then(|s| s.rollout.as_ref())) else {
+            continue;
+        };
+        for e in &mut r.empty {
+            let same = before.empty.iter().find(|b| b.instance == e.instance);
+            if let Some(b) = same.filter(|b| b.since_ms.abs_diff(e.since_ms) < 1500) {
+                e.since_ms = b.since_ms;
+            }
+        }
+    }
+}
+
+/// A countdown that runs as expected is not a change: clients count down by themselves.
+fn keep_countdowns(next: &mut Snapshot, last: &Snapshot, countdowns: &mut HashMap<Safe, Instant>) {
+    for service in &mut next.services {
+        let fresh = service.rollout.as_ref().and_then(|r| r.gate_left_ms);
+        let old = last.services.iter().find(|s| s.name == service.name);
+        let before = old.and_then(|s| s.rollout.as_ref()).and_then(|r| r.gate_left_ms);
+        let elapsed = countdowns.get(&service.name).map_or(0, |since| millis(since.elapsed()));
+        let expected = before.map(|b| b.saturating_sub(elapsed));
+        let runs_on = matches!((fresh, expected), (Some(f), Some(e)) if f.abs_diff(e) < 1500);
+        if runs_on && let Some(r) = service.rollout.as_mut() {
+            r.gate_left_ms = before;
+            if old == Some(&*service) {
+                continue;
+            }
+        }
+        if let Some(r) = service.rollout.as_mut() {
+            r.gate_left_ms = fresh;
+        }
+        countdowns.insert(service.name.clone(), Instant::now());
+    }
+}

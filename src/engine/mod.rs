@@ -1,0 +1,140 @@
+//! Engines: where instances run. One small trait, one file (or folder) per engine.
+
+pub mod docker;
+mod lines;
+pub mod process;
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+
+use crate::fleet::model::{self, Run};
+use crate::fleet::names::{FleetName, InstanceId, Millis, Version};
+use crate::rollout::world::{InstanceSpec, ObservedInstance, Restart};
+use crate::text::Safe;
+
+/// A stream that can be boxed and sent around.
+pub type BoxStream<T> = Pin<Box<dyn Stream<Item = T> + Send>>;
+
+/// Why a call to an engine failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// No answer in time, or no connection: what happened is unknown. Look before trying again.
+    #[error("{0}")]
+    Unknown(Safe),
+    /// The engine answered and refused: it certainly did not happen.
+    #[error("{0}")]
+    Refused(Safe),
+    /// Something with the name exists that is not ours, or not what the journal says. Never touched.
+    #[error("{0}")]
+    Foreign(Safe),
+}
+
+/// CPU and memory of an instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// CPU in per cent of one core.
+    pub cpu_percent: f32,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// One line an instance wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// Whether it came from standard error.
+    pub stderr: bool,
+    /// The line, cleaned and cut.
+    pub text: Safe,
+}
+
+/// Where instances run. Every call ends within a deadline of the engine's own choosing; a deadline that passes is
+/// [`EngineError::Unknown`]. Every call is absolute and may be repeated.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// The exact artifact that `run` at `version` means on this engine now: an image digest (`sha256:…`) from the
+    /// registry, the image id when there is no registry, or the hash of a program. `None` when it does not have it
+    /// and nobody can say.
+    async fn resolve(&self, run: &Run, version: &Version) -> Result<Option<String>, EngineError>;
+
+    /// Makes sure that exactly `digest` is there and usable, pulling it when it is missing, and verifies it.
+    async fn ensure_artifact(&self, run: &Run, version: &Version, digest: &str) -> Result<(), EngineError>;
+
+    /// Every instance with this fleet's label, running or not.
+    async fn observe(&self, fleet: &FleetName) -> Result<Vec<ObservedInstance>, EngineError>;
+
+    /// Brings the instance into being and starts it, after having looked whether it is already there; reads it back.
+    /// A kept, stopped instance with the same id and digest is started again as it is.
+    async fn start(&self, spec: &InstanceSpec) -> Result<ObservedInstance, EngineError>;
+
+    /// Ends it: SIGTERM, after `grace` SIGKILL. Done when it no longer runs; fine when it never did.
+    async fn stop(&self, fleet: &FleetName, id: &InstanceId, grace: Millis) -> Result<(), EngineError>;
+
+    /// Removes a stopped instance and all that belongs to it. Fine when it is gone. Refuses a running one.
+    async fn remove(&self, fleet: &FleetName, id: &InstanceId) -> Result<(), EngineError>;
+
+    /// Sets what the engine does when the instance exits by itself.
+    async fn set_restart(
+        &self,
+        fleet: &FleetName,
+        id: &InstanceId,
+        restart: Restart,
+    ) -> Result<(), EngineError>;
+
+    /// The last `tail` lines and, with `follow`, what comes after; ends when the instance is removed.
+    async fn logs(
+        &self,
+        fleet: &FleetName,
+        id: &InstanceId,
+        tail: usize,
+        follow: bool,
+    ) -> Result<BoxStream<LogLine>, EngineError>;
+
+    /// CPU and memory about every two seconds for as long as the stream is held.
+    async fn usage(&self, fleet: &FleetName, id: &InstanceId) -> Result<BoxStream<Usage>, EngineError>;
+
+    /// A hint that something about this fleet's instances changed: observe again. Ends when the connection does;
+    /// the caller observes and subscribes again.
+    async fn changes(&self, fleet: &FleetName) -> Result<BoxStream<()>, EngineError>;
+
+    /// Claims the engine for this fleet's controller: writes a labelled marker naming `owner` when there is none,
+    /// and returns who holds it (equal to `owner` on success). With `force` an older claim is replaced.
+    async fn claim(&self, fleet: &FleetName, owner: &str, force: bool) -> Result<String, EngineError>;
+
+    /// Gives up `owner`'s claim; fine when it has none. Only a demo, which leaves nothing, does so.
+    async fn release(&self, _fleet: &FleetName, _owner: &str) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// The versions of `run` that are already on this engine, newest first, for an operator to choose from. Empty
+    /// when the engine has no such list.
+    async fn versions(&self, _run: &Run) -> Result<Vec<Version>, EngineError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The engine of a declared host. `state_dir` is the controller's (instances of a process host without a directory
+/// of its own are kept under `hosts/HOST` in it), `program` this very binary. Nothing is connected or made yet.
+#[must_use]
+pub fn open(host: &model::Host, state_dir: &Path, program: &Path) -> Arc<dyn Engine> {
+    match &host.engine {
+        model::Engine::Docker { socket } => Arc::new(docker::DockerEngine::connect(socket)),
+        model::Engine::Process { dir } => {
+            let dir = dir.clone().unwrap_or_else(|| state_dir.join("hosts").join(host.name.as_str()));
+            Arc::new(process::ProcessEngine::new(dir, program.to_owned()))
+        }
+    }
+}
+
+/// What every instance may know of itself, whatever runs it.
+fn identity(want: &InstanceSpec) -> [(&'static str, String); 4] {
+    [
+        ("PILOTHOUSE_SERVICE", want.service.to_string()),
+        ("PILOTHOUSE_VERSION", want.version.to_string()),
+        ("PILOTHOUSE_REVISION", want.revision.to_string()),
+        ("PILOTHOUSE_INSTANCE", want.id.to_string()),
+    ]
+}

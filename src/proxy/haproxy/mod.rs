@@ -1,0 +1,479 @@
+//! HAProxy in master-worker mode: Pilothouse owns one configuration file per fleet and one map per service.
+//!
+//! The operator loads `DIR/FLEET.cfg` as one more `-f` and adds one line per service to a frontend of their own
+//! ([`frontend_line`]), or a few where rules or sticky places are used ([`frontend_lines`]). Shares are a dice in basis points against the map, exact whatever the number of servers.
+//! Shares and drains change at run time, on every worker, and are written to the files as well; everything else
+//! needs a reload. The files hold the truth, so a reload or restart by anybody keeps it.
+//!
+//! Facts of HAProxy 2.6 this rests on: a version of a map is prepared aside and committed at once, and a late
+//! commit of an older version is refused; old workers accept changes of maps but of no servers ("Proxy is
+//! disabled"), and no longer check; run-time changes are lost at a reload.
+
+mod cli;
+mod config;
+mod counters;
+mod lines;
+mod owned;
+mod parse;
+mod rules;
+mod worker;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::{Instant, sleep};
+
+use self::cli::Master;
+use self::config::Rendered;
+use self::counters::Accumulator;
+use self::lines::Lines;
+pub use self::lines::{Extras, frontend_line, frontend_lines};
+use self::parse::Proc;
+use self::worker::{Service, Worker};
+use super::{Direction, Proxy, ProxyError, files};
+use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
+use crate::rollout::world::{Route, RouteReadback, Slot};
+use crate::text::Safe;
+use crate::traffic::Counters;
+use crate::traffic::haproxy_log::LogListener;
+
+/// Longest wait for a new worker after a reload.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
+/// HAProxy reads the files, perhaps as another user.
+const MODE: u32 = 0o644;
+
+/// The worker that takes connections, whatever its process id.
+const CURRENT: &str = "@1";
+
+/// How one HAProxy is reached; the fields of [`crate::fleet::model::ProxyKind::Haproxy`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory that Pilothouse owns.
+    pub dir: PathBuf,
+    /// The master's socket (`-S`).
+    pub master_socket: PathBuf,
+    /// The operator's own configuration files, given to `haproxy -c` before ours.
+    pub config: Vec<PathBuf>,
+    /// The binary used for `haproxy -c`.
+    pub binary: PathBuf,
+    /// Where the operator's frontend sends its log lines.
+    pub log: Option<SocketAddr>,
+}
+
+/// Makes the files that HAProxy needs to start before Pilothouse ever set a route: the maps of each service, and an
+/// empty configuration. Existing files stay as they are.
+///
+/// # Errors
+/// When the directory or a file cannot be written.
+pub fn ensure_files(dir: &Path, fleet: &FleetName, owner: &str, services: &[ServiceName]) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let make = |path: PathBuf, text: &str| match files::read(&path)? {
+        None => files::write_atomic(&path, text, MODE),
+        Some(_) => Ok(()),
+    };
+    for service in services {
+        let neutral = config::backend(fleet, service, config::Place::Neutral);
+        make(config::map_path(dir, fleet, service), &format!("0:{} {neutral}\n", config::DICE - 1))?;
+        make(config::rules_path(dir, fleet, service), "")?;
+        make(config::sticky_path(dir, fleet, service), "")?;
+    }
+    // Last: whoever waits for it before they start HAProxy finds the maps as well.
+    make(config::cfg_path(dir, fleet), &config::render(&[], fleet, owner, None).text)
+}
+
+/// The driver.
+pub struct Haproxy {
+    name: ProxyName,
+    settings: Settings,
+    fleet: FleetName,
+    owner: String,
+    master: Master,
+    /// One write at a time: it must not cross the reads of another that was decided on them.
+    one: tokio::sync::Mutex<()>,
+    counts: std::sync::Mutex<Accumulator>,
+    log: std::sync::Mutex<Log>,
+}
+
+enum Log {
+    Off,
+    Waiting,
+    On(LogListener),
+    Failed(Safe),
+}
+
+impl Haproxy {
+    /// A driver for one HAProxy; touches nothing yet.
+    #[must_use]
+    pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
+        let master = Master { socket: settings.master_socket.clone() };
+        let log = if settings.log.is_some() { Log::Waiting } else { Log::Off };
+        Self {
+            name,
+            settings,
+            fleet,
+            owner,
+            master,
+            one: tokio::sync::Mutex::new(()),
+            counts: std::sync::Mutex::default(),
+            log: std::sync::Mutex::new(log),
+        }
+    }
+
+    fn refused(&self, what: &str) -> ProxyError {
+        ProxyError::Refused(Safe::new(&format!("proxy {}: {what}", self.name)))
+    }
+
+    fn io<T>(&self, result: io::Result<T>, what: &str, path: &Path) -> Result<T, ProxyError> {
+        result.map_err(|e| self.refused(&format!("cannot {what} {}: {e}", path.display())))
+    }
+
+    /// All workers, the current first. A worker that ends in between is left out.
+    async fn workers(&self) -> Result<Vec<Worker>, ProxyError> {
+        let (procs, _) = parse::procs(&self.master.command("show proc").await?);
+        let mut out = Vec::new();
+        for proc in &procs {
+            out.extend(Worker::read(&self.master, proc, &self.settings.dir, &self.fleet).await?);
+        }
+        if out.iter().any(|w| w.current) { Ok(out) } else { Err(self.no_worker()) }
+    }
+
+    /// Waits until no write is under way. A look does not keep a write waiting that comes after it: who asked for both
+    /// knows that the look tells nothing about what is now.
+    async fn between_writes(&self) {
+        drop(self.one.lock().await);
+    }
+
+    fn no_worker(&self) -> ProxyError {
+        ProxyError::Unknown(Safe::new(&format!(
+            "proxy {}: HAProxy's master answers but has no worker that takes connections; look at its log",
+            self.name
+        )))
+    }
+
+    /// Reloads when no current worker has `rendered`'s generation, and waits until one has.
+    async fn reload_if_needed(&self, rendered: &Rendered) -> Result<(), ProxyError> {
+        let serves = |workers: &[Worker]| {
+            let wanted = (!rendered.rows.is_empty() || rendered.text.contains("\nbackend "))
+                .then_some(rendered.generation.as_str());
+            workers.iter().any(|w| w.current && w.generation.as_deref() == wanted)
+        };
+        if serves(&self.workers().await?) {
+            return Ok(());
+        }
+        let failed_before = parse::procs(&self.master.command("show proc").await?).1;
+        self.master.reload().await;
+        let start = Instant::now();
+        let mut last = String::new();
+        while start.elapsed() < RELOAD_DEADLINE {
+            sleep(Duration::from_millis(20)).await;
+            match self.workers().await {
+                Ok(workers) if serves(&workers) => return Ok(()),
+                Ok(_) => {}
+                Err(e) => last = format!(" ({e})"),
+            }
+            if let Ok(answer) = self.master.command("show proc").await
+                && parse::procs(&answer).1 > failed_before
+            {
+                last = ": its master reports a failed reload; look at its log".to_owned();
+                break;
+            }
+        }
+        Err(ProxyError::Unknown(Safe::new(&format!(
+            "proxy {}: no new HAProxy worker serves the new configuration{last}; the old ones go on serving",
+            self.name
+        ))))
+    }
+
+    /// Puts the maps in force on the worker that takes connections, before anything else is asked or written: what an
+    /// abort is for. Its map follows from the route alone, so two conversations are enough: one that shows it and
+    /// prepares the next version, one that commits that and shows it again. What does not work here is tried again,
+    /// and reported, by [`Self::set_live`], which comes next.
+    async fn hurry(&self, routes: &[Route]) {
+        futures_util::future::join_all(routes.iter().map(|r| self.hurry_one(r))).await;
+    }
+
+    async fn hurry_one(&self, route: &Route) {
+        let path = config::map_path(&self.settings.dir, &self.fleet, &route.service);
+        let want = worker::plain_map(&self.fleet, route);
+        let commands = [format!("show map {}", path.display()), format!("prepare map {}", path.display())];
+        let line = commands.map(|c| format!("{CURRENT} {c}")).join(";");
+        let Ok(answer) = self.master.command(&line).await else { return };
+        // A worker that was started meanwhile refuses a version that it has not prepared.
+        if let Some(version) = parse::new_version(&answer)
+            && parse::map(&answer).is_some_and(|have| have != want)
+        {
+            let commands = swap(&path, version, &config::pairs(&want));
+            let line = commands.iter().map(|c| format!("{CURRENT} {c}")).collect::<Vec<_>>().join(";");
+            let _ = self.master.command(&line).await;
+        }
+    }
+
+    /// Puts maps and server weights in force on every worker, writing only what was read to differ. A worker that
+    /// does not answer keeps none of the others waiting longer than its deadline: an abort must reach what it can.
+    async fn set_live(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+        let (procs, _) = parse::procs(&self.master.command("show proc").await?);
+        if !procs.iter().any(|p| p.current) {
+            return Err(self.no_worker());
+        }
+        let mut result = Ok(());
+        for proc in &procs {
+            let done = self.set_worker(proc, routes, rendered).await;
+            result = result.and(done);
+        }
+        result
+    }
+
+    async fn set_worker(&self, proc: &Proc, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+        let read = Worker::read(&self.master, proc, &self.settings.dir, &self.fleet).await?;
+        let Some(worker) = read else { return Ok(()) };
+        let (mut refused, mut failed) = (Ok(()), Ok(()));
+        for route in routes {
+            let Some(service) = worker.services.get(&route.service) else { continue };
+            if worker.current {
+                refused = refused.and(self.lines_missing(route, service.lines));
+            }
+            // One service's trouble must not keep another's way back from this worker.
+            let (swapped, unfit) = self.set_maps(&worker, service, route).await;
+            failed = failed.and(swapped);
+            refused = refused.and(unfit.map_or(Ok(()), |why| Err(self.refused(&why))));
+        }
+        failed?;
+        if worker.current {
+            let commands = worker.server_commands(&self.fleet, rendered);
+            for some in commands.chunks(20) {
+                let some: Vec<&str> = some.iter().map(String::as_str).collect();
+                self.master.worker(worker.pid, &some).await?;
+            }
+        }
+        refused
+    }
+
+    /// Puts a service's maps in force on one worker. The rules come first, as an abort takes a tester's way to the
+    /// candidate before it changes shares. Also says what is wrong with a rule that HAProxy cannot follow.
+    async fn set_maps(
+        &self,
+        worker: &Worker,
+        service: &Service,
+        route: &Route,
+    ) -> (Result<(), ProxyError>, Option<String>) {
+        let (dir, fleet, extras) = (&self.settings.dir, &self.fleet, service.lines.extras);
+        let (rules, unfit) = worker.wanted_rules(fleet, route);
+        let wanted = [
+            // Half of the lines do not half of the work but something else.
+            (
+                config::rules_path(dir, fleet, &route.service),
+                service.rules.clone(),
+                if extras.rules { rules } else { vec![] },
+            ),
+            (
+                config::sticky_path(dir, fleet, &route.service),
+                service.sticky.clone(),
+                config::sticky_pairs(route.sticky && extras.sticky),
+            ),
+            (
+                config::map_path(dir, fleet, &route.service),
+                service.map.as_deref().map(config::pairs),
+                config::pairs(&worker.wanted_map(fleet, route)),
+            ),
+        ];
+        let mut result = Ok(());
+        for (path, have, want) in wanted {
+            if have.is_some_and(|have| have != want) {
+                result = result.and(self.swap_map(worker.pid, &path, &want).await);
+            }
+        }
+        (result, unfit)
+    }
+
+    /// What the operator has to type before this route can be what it should be.
+    fn lines_missing(&self, route: &Route, has: Lines) -> Result<(), ProxyError> {
+        let (dir, fleet, service) = (&self.settings.dir, &self.fleet, &route.service);
+        let add = Extras {
+            rules: !route.rules.is_empty() && !has.extras.rules,
+            sticky: route.sticky && !has.extras.sticky,
+        };
+        let mut lines = lines::frontend_lines(dir, fleet, service, add);
+        let plain = lines::frontend_line(dir, fleet, service);
+        let what = match (add.rules, add.sticky) {
+            _ if !has.plain => {
+                return Err(self.refused(&format!(
+                    "no frontend of this HAProxy sends requests to {service}; add to the one that should: {}",
+                    lines.join(" and below it: ")
+                )));
+            }
+            (false, false) => return Ok(()),
+            (true, false) => "follows the rules",
+            (false, true) => "keeps the places of the visitors",
+            (true, true) => "follows the rules or keeps the places of the visitors",
+        };
+        lines.retain(|line| *line != plain);
+        Err(self.refused(&format!(
+            "no frontend of this HAProxy {what} of {service}; add to the one that serves it: {} and below that, as \
+             it is now: {plain}",
+            lines.join(" and below it: ")
+        )))
+    }
+
+    /// Replaces a worker's map at once: prepared aside, then committed. Nothing happens when the worker is gone.
+    async fn swap_map(&self, pid: u32, path: &Path, want: &[(String, String)]) -> Result<(), ProxyError> {
+        let prepare = format!("prepare map {}", path.display());
+        let Some(answer) = self.master.worker(pid, &[&prepare]).await? else { return Ok(()) };
+        let Some(version) = parse::new_version(&answer) else {
+            // Perhaps it is ending: the next look tells.
+            return Err(ProxyError::Unknown(Safe::new(&format!(
+                "proxy {}: worker {pid} does not prepare the map {}: {}",
+                self.name,
+                path.display(),
+                answer.trim()
+            ))));
+        };
+        let commands = swap(path, version, want);
+        let commands: Vec<&str> = commands.iter().map(String::as_str).collect();
+        match self.master.worker(pid, &commands).await? {
+            Some(answer) if parse::pairs(&answer).as_deref() != Some(want) => {
+                let said = answer.lines().find(|l| !l.is_empty()).unwrap_or("nothing");
+                Err(ProxyError::Unknown(Safe::new(&format!(
+                    "proxy {}: worker {pid} did not take the map {}, it says: {said}",
+                    self.name,
+                    path.display()
+                ))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts to listen for log lines at the first call. What goes wrong costs percentiles, nothing else.
+    fn latencies(&self) -> Option<BTreeMap<String, crate::traffic::Histogram>> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Log::Waiting | Log::Failed(_), Some(addr)) = (&*log, self.settings.log) {
+            *log = match LogListener::bind(addr, format!("ph_{}_", self.fleet)) {
+                Ok(listener) => Log::On(listener),
+                Err(e) => Log::Failed(Safe::new(&format!(
+                    "no percentiles: cannot listen for log lines on {addr}: {e}"
+                ))),
+            };
+        }
+        match &*log {
+            Log::On(listener) => Some(listener.latencies()),
+            _ => None,
+        }
+    }
+}
+
+/// Fills a prepared version of a map, puts it in force, and shows it.
+fn swap(path: &Path, version: u32, want: &[(String, String)]) -> Vec<String> {
+    let path = path.display();
+    let mut commands: Vec<String> = want
+        .iter()
+        .map(|(key, value)| format!("add map @{version} {path} {} {value}", cli::escaped(key)))
+        .collect();
+    commands.push(format!("commit map @{version} {path}"));
+    commands.push(format!("show map {path}"));
+    commands
+}
+
+#[async_trait]
+impl Proxy for Haproxy {
+    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+        self.check_owner()?;
+        let made = ensure_files(&self.settings.dir, &self.fleet, &self.owner, services);
+        self.io(made, "make the files of", &self.settings.dir)
+    }
+
+    async fn apply(&self, routes: &[Route], direction: Direction) -> Result<(), ProxyError> {
+        let _one = self.one.lock().await;
+        self.check_owner()?;
+        if direction == Direction::Back {
+            self.hurry(routes).await;
+        }
+        let rendered = config::render(routes, &self.fleet, &self.owner, self.settings.log);
+        if direction == Direction::Up {
+            self.write_files(routes, &rendered).await?;
+            self.reload_if_needed(&rendered).await?;
+            return self.set_live(routes, &rendered).await;
+        }
+        let live = self.set_live(routes, &rendered).await;
+        // Written even if HAProxy did not answer: whoever starts it again starts it safe.
+        self.write_maps(routes, false)?;
+        self.write_files(routes, &rendered).await?;
+        // A line that some service's operator has to add must not keep the others from what only a reload changes:
+        // it is said again at the end.
+        if matches!(live, Err(ProxyError::Unknown(_))) {
+            return live;
+        }
+        self.reload_if_needed(&rendered).await?;
+        self.set_live(routes, &rendered).await
+    }
+
+    async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError> {
+        self.between_writes().await;
+        let mut out: BTreeMap<ServiceName, RouteReadback> = BTreeMap::new();
+        for worker in self.workers().await? {
+            for name in worker.services.keys() {
+                if let Some(route) = worker.route(&self.fleet, name) {
+                    out.entry(name.clone()).or_default().workers.push(route);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
+        let latencies = self.latencies();
+        self.between_writes().await;
+        let (procs, _) = parse::procs(&self.master.command("show proc").await?);
+        for proc in &procs {
+            if let Some(stat) = self.master.worker(proc.pid, &["show stat"]).await? {
+                // A worker that is just leaving says nothing; its counts so far are kept.
+                let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                counts.take(proc.pid, &self.fleet, &stat);
+            }
+        }
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.keep(&procs.iter().map(|p| p.pid).collect::<BTreeSet<_>>());
+        let mut totals = counts.totals();
+        for (server, latency) in latencies.unwrap_or_default() {
+            if let Some(total) = server.parse::<InstanceId>().ok().and_then(|id| totals.get_mut(&id)) {
+                total.latency = latency;
+            }
+        }
+        Ok(totals)
+    }
+
+    /// Why there are no latency percentiles although a log address is configured.
+    fn warning(&self) -> Option<Safe> {
+        match &*self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            Log::Failed(why) => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    fn by_hand(&self, route: &Route) -> String {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        let map = config::map_path(dir, fleet, &route.service);
+        let rules = config::rules_path(dir, fleet, &route.service);
+        let (map, rules) = (map.display(), rules.display());
+        let socket = self.settings.master_socket.display();
+        let stable = config::backend(&self.fleet, &route.service, config::Place::Slot(route.stable));
+        let last = config::DICE - 1;
+        let slot = match route.stable {
+            Slot::A => "a",
+            Slot::B => "b",
+        };
+        format!(
+            "# all requests of {service} to slot {slot} (stable), on every worker, now:\n\
+             for w in $(echo show proc | socat - UNIX-CONNECT:{socket} | awk '$2==\"worker\"{{print $1}}'); do\n  \
+             echo \"@!$w clear map {rules};@!$w clear map {map};@!$w add map {map} 0:{last} {stable}\" | \
+             socat - UNIX-CONNECT:{socket}\n\
+             done\n\
+             # and after a reload or restart:\n\
+             : > {rules}; echo '0:{last} {stable}' > {map}\n",
+            service = route.service,
+        )
+    }
+}

@@ -1,0 +1,121 @@
+//! The files Pilothouse owns: whose they are, and how they are replaced without ever being wrong.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::config::{self, Pairs, Place, Rendered};
+use super::{Haproxy, MODE};
+use crate::proxy::{ProxyError, files};
+use crate::rollout::world::Route;
+use crate::text::Safe;
+
+/// Longest wait for `haproxy -c`.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+
+impl Haproxy {
+    /// Checks whose file it is. Every other step relies on this one.
+    pub(super) fn check_owner(&self) -> Result<Option<String>, ProxyError> {
+        let path = config::cfg_path(&self.settings.dir, &self.fleet);
+        let text = self.io(files::read(&path), "read", &path)?;
+        let ours = config::header(&self.fleet, &self.owner);
+        match text {
+            Some(t) if t.lines().next() == Some(ours.as_str()) => Ok(Some(t)),
+            None => Ok(None),
+            // Made with `touch`, so that HAProxy can be started before Pilothouse ever ran.
+            Some(t) if t.trim().is_empty() => Ok(None),
+            Some(t) => {
+                let whose = config::owner_in(&t).unwrap_or("somebody who is not Pilothouse");
+                Err(ProxyError::Foreign(Safe::new(&format!(
+                    "{} belongs to {whose}, not to {}; move it away if that is wrong",
+                    path.display(),
+                    self.owner
+                ))))
+            }
+        }
+    }
+
+    /// Writes the configuration after HAProxy itself has checked it.
+    async fn write_cfg(&self, rendered: &Rendered, old: Option<&str>) -> Result<(), ProxyError> {
+        if old == Some(rendered.text.as_str()) {
+            return Ok(());
+        }
+        let path = config::cfg_path(&self.settings.dir, &self.fleet);
+        let temp = files::beside(&path);
+        self.io(files::write_synced(&temp, &rendered.text, MODE), "write", &temp)?;
+        // Weights alone cannot make a configuration wrong, and drains should not wait for a check.
+        let structural = old.is_none_or(|o| !o.contains(&format!(".{} ", rendered.generation)));
+        if structural && let Err(e) = self.check(&temp).await {
+            let _ = std::fs::remove_file(&temp);
+            return Err(e);
+        }
+        self.io(files::publish(&temp, &path), "replace", &path)
+    }
+
+    async fn check(&self, ours: &Path) -> Result<(), ProxyError> {
+        let published = config::cfg_path(&self.settings.dir, &self.fleet);
+        let mut command = tokio::process::Command::new(&self.settings.binary);
+        command.arg("-c").kill_on_drop(true).stdin(std::process::Stdio::null());
+        // Ours is checked as it will be; loading the old one too would define everything twice.
+        for file in self.settings.config.iter().filter(|f| **f != published && **f != self.settings.dir) {
+            command.arg("-f").arg(file);
+        }
+        command.arg("-f").arg(ours);
+        let binary = self.settings.binary.display();
+        let out = match timeout(CHECK_DEADLINE, command.output()).await {
+            Ok(Ok(out)) => out,
+            Ok(Err(e)) => {
+                return Err(self.refused(&format!("cannot run {binary} to check the configuration: {e}")));
+            }
+            Err(_) => {
+                let secs = CHECK_DEADLINE.as_secs();
+                return Err(self.refused(&format!(
+                    "{binary} -c did not end within {secs} s; the old configuration stays"
+                )));
+            }
+        };
+        if out.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&out.stderr);
+        let alerts: Vec<&str> = text.lines().filter(|l| l.contains("[ALERT]")).take(5).collect();
+        Err(self.refused(&format!(
+            "HAProxy refuses the new configuration, the old one stays: {}",
+            if alerts.is_empty() { text.trim().to_owned() } else { alerts.join("; ") }
+        )))
+    }
+
+    /// What shall be in a service's maps after a restart.
+    fn maps(&self, route: &Route) -> [(PathBuf, Pairs); 3] {
+        let (dir, service) = (&self.settings.dir, &route.service);
+        let of = |place| config::backend(&self.fleet, service, place);
+        let shares = config::map_entries(route, &of(Place::Neutral), |s| of(Place::Slot(s)));
+        let (rules, _) = config::rule_pairs(&route.rules, &of(Place::Slot(route.stable.other())));
+        [
+            (config::map_path(dir, &self.fleet, service), config::pairs(&shares)),
+            (config::rules_path(dir, &self.fleet, service), rules),
+            (config::sticky_path(dir, &self.fleet, service), config::sticky_pairs(route.sticky)),
+        ]
+    }
+
+    pub(super) fn write_maps(&self, routes: &[Route], only_missing: bool) -> Result<(), ProxyError> {
+        for (path, pairs) in routes.iter().flat_map(|r| self.maps(r)) {
+            let old = self.io(files::read(&path), "read", &path)?;
+            let text = config::map_text(&pairs);
+            if old.is_none() || (!only_missing && old.as_deref() != Some(text.as_str())) {
+                self.io(files::write_atomic(&path, &text, MODE), "write", &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that survives a restart: missing maps (the check needs them), the checked configuration, the maps.
+    pub(super) async fn write_files(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+        let old = self.check_owner()?;
+        self.io(std::fs::create_dir_all(&self.settings.dir), "make", &self.settings.dir)?;
+        self.write_maps(routes, true)?;
+        self.write_cfg(rendered, old.as_deref()).await?;
+        self.write_maps(routes, false)
+    }
+}

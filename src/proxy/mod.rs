@@ -1,0 +1,106 @@
+//! Proxies: who moves the traffic. One trait, one file (or folder) per proxy.
+
+pub mod edge;
+mod files;
+pub mod haproxy;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::fleet::model::{self, ProxyKind};
+use crate::fleet::names::{FleetName, InstanceId, ServiceName};
+use crate::rollout::world::{Route, RouteReadback};
+use crate::text::Safe;
+use crate::traffic::Counters;
+
+/// Why a call to a proxy failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProxyError {
+    /// No answer in time, or no connection: what happened is unknown. Read back before writing again.
+    #[error("{0}")]
+    Unknown(Safe),
+    /// The proxy answered and refused, or its configuration check failed: nothing was changed.
+    #[error("{0}")]
+    Refused(Safe),
+    /// The file or the proxy belongs to another controller. Never touched.
+    #[error("{0}")]
+    Foreign(Safe),
+}
+
+/// Which of the two orders a route is applied in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// A risky change: what survives a restart is written first (and checked), then what is in force.
+    Up,
+    /// Back to safety: what is in force first, then what survives a restart.
+    Back,
+}
+
+/// A proxy. Every call ends within a deadline of the driver's own choosing, and may be repeated.
+#[async_trait]
+pub trait Proxy: Send + Sync {
+    /// Makes what the proxy itself needs to start and nobody else would make, for these services; what is there
+    /// stays as it is. Asked for as soon as a fleet is loaded, before anything is deployed.
+    fn prepare(&self, _services: &[ServiceName]) -> Result<(), ProxyError> {
+        Ok(())
+    }
+
+    /// Puts the routes of all services of the fleet in force: this is the whole truth, a service that is missing
+    /// here is no longer served. Only what differs is changed. Not done until read back: the caller compares
+    /// [`Proxy::read_back`] with the routes.
+    async fn apply(&self, routes: &[Route], direction: Direction) -> Result<(), ProxyError>;
+
+    /// What every worker does now, per service.
+    async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError>;
+
+    /// Requests, errors and latency per instance since some fixed moment in the past. Never goes backwards for the
+    /// life of the driver, also over reloads and restarts of the proxy.
+    async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError>;
+
+    /// Something that costs information but no safety (no latency percentiles, say), for people.
+    fn warning(&self) -> Option<Safe> {
+        None
+    }
+
+    /// The exact commands by which an operator takes a service's candidate out by hand, when nothing else works.
+    fn by_hand(&self, route: &Route) -> String;
+}
+
+/// The name of the cookie that holds a visitor's place in a sticky service: the same at every proxy, so that a
+/// visitor keeps it whichever they come through.
+#[must_use]
+pub fn place_cookie(fleet: &FleetName, service: &ServiceName) -> String {
+    format!("ph_{fleet}_{service}")
+}
+
+/// The driver for a proxy of the fleet file. `owner` names this controller in what the proxy keeps; an edge's files
+/// are in `state_dir`, and `program` is the pilothouse binary it is started from.
+#[must_use]
+pub fn open(
+    proxy: &model::Proxy,
+    fleet: &FleetName,
+    owner: &str,
+    state_dir: &Path,
+    program: &Path,
+) -> Arc<dyn Proxy> {
+    let (name, owner) = (proxy.name.clone(), owner.to_owned());
+    match &proxy.kind {
+        ProxyKind::Haproxy { dir, master_socket, config, binary, log } => {
+            let settings = haproxy::Settings {
+                dir: dir.clone(),
+                master_socket: master_socket.clone(),
+                config: config.clone(),
+                binary: binary.clone(),
+                log: *log,
+            };
+            Arc::new(haproxy::Haproxy::new(name, settings, fleet.clone(), owner))
+        }
+        ProxyKind::Edge { listen } => {
+            let (dir, program) = (state_dir.to_owned(), program.to_owned());
+            Arc::new(edge::Edge::new(name, *listen, dir, program, owner, fleet.clone()))
+        }
+    }
+}

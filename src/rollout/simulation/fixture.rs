@@ -1,0 +1,124 @@
+//! A small fleet to simulate.
+
+use std::collections::BTreeMap;
+
+use super::{Process, Sim};
+use crate::fleet::model::{
+    Address, Drain, Engine, Fleet, Gate, HealthCheck, Host, Probe, Proxy, ProxyKind, Run, Service, Step,
+    Strategy,
+};
+use crate::fleet::names::InstanceId;
+use crate::fleet::names::{Bp, HostName, Millis, ProxyName, ServiceName};
+use crate::rollout::state::Revision;
+use crate::rollout::world::{ObservedInstance, Restart, RunState};
+
+pub(crate) fn web() -> ServiceName {
+    "web".parse().unwrap()
+}
+
+pub(crate) fn fleet(hosts: usize, per_host: u32, proxies: usize, steps: Vec<Step>) -> Fleet {
+    fleet_with(hosts, per_host, proxies, Strategy::Canary { steps, sticky: false, tester: None })
+}
+
+pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: Strategy) -> Fleet {
+    let host_names: Vec<HostName> = (1..=hosts).map(|n| format!("node-{n}").parse().unwrap()).collect();
+    let proxy_names: Vec<ProxyName> = (1..=proxies).map(|n| format!("lb-{n}").parse().unwrap()).collect();
+    let service = Service {
+        name: web(),
+        run: Run::Command { argv: vec!["app".into()] },
+        version: None,
+        versions: vec![],
+        placement: host_names.iter().map(|h| (h.clone(), per_host)).collect(),
+        port: 8080,
+        host_ports: (9000, 9000 + u16::try_from(per_host * 3).unwrap()),
+        address: Address::Published,
+        network: None,
+        env: BTreeMap::new(),
+        env_file: None,
+        health: HealthCheck {
+            probe: Probe::Tcp,
+            interval: Millis::secs(1),
+            timeout: Millis(500),
+            rise: 2,
+            fall: 3,
+        },
+        drain: Drain { deadline: Millis::secs(30), stop_grace: Millis::secs(10) },
+        strategy,
+        hooks: crate::fleet::model::Hooks::default(),
+        progress_deadline: Millis::secs(600),
+        keep: Millis::secs(60),
+        proxies: proxy_names.clone(),
+        domains: vec![],
+    };
+    let host = |(n, name): (usize, &HostName)| {
+        let address = format!("10.0.0.{}", n + 1).parse().unwrap();
+        (
+            name.clone(),
+            Host { name: name.clone(), engine: Engine::Process { dir: None }, address, out: false },
+        )
+    };
+    let proxy = |name: &ProxyName| {
+        let listen = "127.0.0.1:80".parse().unwrap();
+        (name.clone(), Proxy { name: name.clone(), kind: ProxyKind::Edge { listen } })
+    };
+    Fleet {
+        name: "shop".parse().unwrap(),
+        environment: "test".into(),
+        production: false,
+        state_dir: None,
+        require_serve: false,
+        hosts: host_names.iter().enumerate().map(host).collect(),
+        proxies: proxy_names.iter().map(proxy).collect(),
+        services: [(web(), service)].into(),
+        hash: "0".into(),
+    }
+}
+
+pub(crate) fn revision(fleet: &Fleet, n: u32) -> Revision {
+    Revision {
+        id: format!("{n:08x}").parse().unwrap(),
+        version: format!("1.{n}.0").parse().unwrap(),
+        digest: format!("sha256:{n}"),
+        spec: fleet.services[&web()].clone(),
+        env_hash: String::new(),
+    }
+}
+
+pub(crate) fn steps(gates: &[(u16, Option<Gate>)]) -> Vec<Step> {
+    gates
+        .iter()
+        .map(|(w, g)| Step { weight: Bp::percent(*w), instances: None, gates: g.iter().copied().collect() })
+        .collect()
+}
+
+impl Sim {
+    /// A hook runs and is over at once. A container that exists is not made again.
+    pub(super) fn run_hook(&mut self, host: &HostName, instance: &InstanceId) {
+        let r = self.service().active().unwrap();
+        let (to, rollout) = (r.to.clone(), r.id.clone());
+        let revision = self.service().revisions[&to].clone();
+        let state = RunState::Exited { code: Some(self.hook_exits), oom: false };
+        let (_, processes, _) = self.hosts.get_mut(host).unwrap();
+        if processes.contains_key(instance) {
+            return;
+        }
+        let seen = ObservedInstance {
+            id: instance.clone(),
+            service: web(),
+            revision: to,
+            version: revision.version,
+            rollout,
+            state,
+            endpoint: None,
+            digest: revision.digest,
+            started_ms: None,
+            restarts: 0,
+            restart: Restart::No,
+            engine_health: None,
+        };
+        processes.insert(instance.clone(), Process { seen, up_since: self.now });
+        let runs = self.hook_runs.entry(instance.clone()).or_default();
+        *runs += 1;
+        assert_eq!(*runs, 1, "{instance} ran twice");
+    }
+}

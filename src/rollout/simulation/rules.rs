@@ -1,0 +1,169 @@
+//! The safety rules, asserted at every decision, every effect and every step.
+
+use super::*;
+
+impl Sim {
+    /// Rules that bind decisions.
+    pub(super) fn check_fact(&self, fact: &Fact) {
+        match fact {
+            Fact::WeightDecided { weights, .. } => {
+                let s = self.service();
+                let sum = weights.a.get() + weights.b.get();
+                assert!(sum == 10_000 || (sum == 0 && (s.stable.is_none() || s.down)), "rule 2: {weights:?}");
+                if s.active().is_none() && !s.down && s.stable.is_some() {
+                    let before = *s.weights.get(s.stable_slot);
+                    assert_eq!(before, Bp::FULL, "rule 1: shares change although nothing is rolled out");
+                }
+                let Some(r) = s.active() else { return };
+                let up = *weights.get(r.slot) > *s.weights.get(r.slot);
+                if up && *weights.get(r.slot) > Bp::ZERO {
+                    assert!(decide::hook_passed(s, r, HookKind::BeforeTraffic), "traffic before its hook");
+                }
+                if up && s.stable.as_ref() != Some(&r.to) {
+                    assert!(
+                        r.frozen.is_none() && r.status == Status::Running,
+                        "rule 6: raised while out of reach"
+                    );
+                    let healthy = |id| {
+                        let n = s.of(id).filter(|i| i.stage == Stage::Started && healthy(s, i, &self.obs));
+                        u32::try_from(n.count()).unwrap()
+                    };
+                    // A shortage, declared by the strategy or made by the world, is split in proportion.
+                    let shared = match (r.plan.limits.surge, &s.stable) {
+                        (Some(_), Some(stable)) => {
+                            let serves = |i: &&super::super::state::Instance| {
+                                i.stage == Stage::Started && i.admitted && !known_bad(i, &self.obs)
+                            };
+                            let stable = u32::try_from(s.of(stable).filter(serves).count()).unwrap();
+                            let least = s.spec.replicas() - r.plan.limits.unavailable;
+                            healthy(&r.to).max(least).min(healthy(&r.to) + stable)
+                        }
+                        _ => s.spec.replicas(),
+                    };
+                    let carries = Bp::ratio(u64::from(healthy(&r.to)), u64::from(shared));
+                    assert!(*weights.get(r.slot) <= carries, "rule 1: {weights:?} with {carries}");
+                    let goal = r.phase().unwrap().weight;
+                    assert!(*weights.get(r.slot) <= goal, "more than the phase says");
+                }
+            }
+            Fact::InstanceLeaving { instance, .. } => {
+                let s = self.service();
+                let (Some(r), Some(i)) = (s.active(), s.instances.get(instance)) else { return };
+                let sends = s.slot_of(&i.revision).is_some_and(|slot| *s.weights.get(slot) > Bp::ZERO);
+                if self.fleet.hosts[&i.host].out || !sends || !healthy(s, i, &self.obs) {
+                    return;
+                }
+                let others = s.instances.values().filter(|o| {
+                    o.id != i.id && o.stage == Stage::Started && o.admitted && !known_bad(o, &self.obs)
+                });
+                let least = s.spec.replicas() - r.plan.limits.unavailable;
+                assert!(others.count() >= least as usize, "rule 2: {instance} leaves, too few stay");
+            }
+            Fact::InstancePlaced { .. } | Fact::InstanceRevived { .. } => {
+                let s = self.service();
+                if let (Some(r), Fact::InstancePlaced { revision, .. }) = (s.active(), fact) {
+                    let first = decide::hook_passed(s, r, HookKind::BeforeStart);
+                    assert!(*revision != r.to || first, "started before its hook");
+                }
+                let surge = s.active().and_then(|r| r.plan.limits.surge);
+                let live = s.instances.values().filter(|i| i.stage <= Stage::Drained).count();
+                if let (Some(surge), Fact::InstancePlaced { .. }) = (surge, fact) {
+                    assert!(live < (s.spec.replicas() + surge) as usize, "more than the surge allows");
+                }
+            }
+            Fact::Promoted { .. } => {
+                let s = self.service();
+                let r = s.active().unwrap();
+                assert_eq!(*s.weights.get(r.slot), Bp::FULL, "promoted without all of the traffic");
+            }
+            _ => {}
+        }
+    }
+
+    /// Rules that bind effects, held against the world itself and not what is known of it.
+    pub(super) fn check_effect(&self, effect: &Effect) {
+        match effect {
+            Effect::Start { service, instance, .. } => {
+                let s = &self.state.services[service];
+                let digest = &s.revisions[&s.instances[instance].revision].digest;
+                for (name, (_, _, images)) in self.hosts.iter().filter(|(n, _)| !self.fleet.hosts[*n].out) {
+                    assert!(images.contains(digest), "rule 4: started before {name} had the artifact");
+                }
+            }
+            Effect::Stop { instance, .. } => {
+                for (name, p) in &self.proxies {
+                    for (n, worker) in p.workers.iter().enumerate() {
+                        for route in worker.values() {
+                            for slot in Slot::BOTH {
+                                let s = route.slots.get(slot);
+                                let sends = s.weight > Bp::ZERO
+                                    && s.endpoints
+                                        .iter()
+                                        .any(|e| e.instance == *instance && e.state == EndpointState::Ready);
+                                // An old worker is waited for until the deadline; a late write is put right, not foreseen.
+                                let excused = n > 0 || self.faults.write_late > 0;
+                                assert!(
+                                    !sends || excused,
+                                    "rule 3: {instance} stopped while {name} sends to it"
+                                );
+                            }
+                        }
+                    }
+                }
+                self.is_ours(instance);
+            }
+            Effect::Remove { instance, host } => {
+                self.is_ours(instance);
+                let running =
+                    self.hosts[host].1.get(instance).is_some_and(|p| p.seen.state == RunState::Running);
+                assert!(!running || !self.hosts[host].0, "removed while running");
+            }
+            _ => {}
+        }
+    }
+
+    fn is_ours(&self, instance: &InstanceId) {
+        let s = self.service();
+        assert!(
+            s.instances.contains_key(instance)
+                || s.removed.contains(instance)
+                || s.rollout.iter().flat_map(|r| &r.hooks).any(|h| h.instance == *instance),
+            "rule 5: {instance} is not ours"
+        );
+    }
+
+    /// What must hold in the world after every step, once something serves.
+    pub(super) fn check_world(&self) {
+        if self.now < self.excused_until {
+            return;
+        }
+        let s = self.service();
+        if s.stable.is_none() || s.down {
+            return;
+        }
+        // In place and with nobody else to serve: that is the downtime this strategy declares.
+        if s.active().is_some_and(|r| r.plan.limits.unavailable >= s.spec.replicas()) {
+            return;
+        }
+        for (name, p) in &self.proxies {
+            let Some(route) = p.workers[0].get(&web()) else { panic!("{name} lost its route") };
+            for slot in Slot::BOTH {
+                let has = route.slots.get(slot);
+                if has.weight == Bp::ZERO {
+                    continue;
+                }
+                let serving = has.endpoints.iter().filter(|e| e.state == EndpointState::Ready).any(|e| {
+                    self.hosts.values().any(|(_, ps, _)| {
+                        ps.get(&e.instance).is_some_and(|p| p.seen.state == RunState::Running)
+                    })
+                });
+                assert!(
+                    serving,
+                    "rule 2: {name} sends {} to slot {slot:?}, where nothing runs\n{}",
+                    has.weight,
+                    self.explain()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,644 @@
+//! State: what the facts add up to. [`State::apply`] is the only way it changes; replaying a journal calls nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::fact::{By, Fact, Record};
+pub use super::hook::{HookKind, HookRun, HookState};
+use super::plan::{Phase, Plan};
+use super::world::{Restart, Slot, Slots};
+use crate::fleet::model::{Fleet, Service};
+use crate::fleet::names::{Bp, HostName, InstanceId, Millis, RevisionId, RolloutId, ServiceName, Version};
+use crate::text::Safe;
+
+/// What the facts of one fleet add up to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The fleet file that was loaded last.
+    pub fleet: Option<Fleet>,
+    /// Services that were ever deployed.
+    pub services: BTreeMap<ServiceName, ServiceState>,
+    /// Number of the last fact.
+    pub seq: u64,
+    /// Controller time of the last fact.
+    pub at: Millis,
+}
+
+/// An immutable thing that can be run: an artifact and a configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Identity: the start of the hash over all below.
+    pub id: RevisionId,
+    /// Readable tag.
+    pub version: Version,
+    /// The artifact.
+    pub digest: String,
+    /// How it is run: the service as declared when it was first deployed.
+    pub spec: Service,
+    /// Keyed hash over the values of the env file, which themselves are never stored.
+    pub env_hash: String,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceState {
+    /// As declared when it was last deployed, or brought up.
+    pub spec: Service,
+    /// The revision that serves.
+    pub stable: Option<RevisionId>,
+    /// The slot it is in.
+    pub stable_slot: Slot,
+    /// What is in the slots of the route.
+    pub slots: Slots<Option<RevisionId>>,
+    /// The shares that shall be in force.
+    pub weights: Slots<Bp>,
+    /// Revisions that still matter.
+    pub revisions: BTreeMap<RevisionId, Revision>,
+    /// Instances that exist or shall exist.
+    pub instances: BTreeMap<InstanceId, Instance>,
+    /// The way back after a promotion.
+    pub kept: Option<Kept>,
+    /// The rollout under way, or the one that ended last.
+    pub rollout: Option<Rollout>,
+    /// Rollouts so far.
+    pub rollouts: u64,
+    /// Goes up with every change that an operator might have decided otherwise on.
+    pub decision: u64,
+    /// Being taken away.
+    pub down: bool,
+    /// Ids of removed instances: what still carries one of them is ours, and an orphan.
+    pub removed: BTreeSet<InstanceId>,
+    /// Versions that were ever stable, the latest last.
+    pub served: Vec<Version>,
+    /// What is rolled out when the rollout under way has ended, and who wants it.
+    pub next: Option<(Revision, By)>,
+}
+
+/// An instance that exists or shall exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Identity.
+    pub id: InstanceId,
+    /// What it runs.
+    pub revision: RevisionId,
+    /// The rollout that wanted it last.
+    pub rollout: RolloutId,
+    /// Where.
+    pub host: HostName,
+    /// The host's port it is published on.
+    pub host_port: Option<u16>,
+    /// How far it is.
+    pub stage: Stage,
+    /// Was healthy since it last started: it may be in the route.
+    pub admitted: bool,
+    /// Where it was last reached.
+    pub endpoint: Option<SocketAddr>,
+    /// Removed after it stopped.
+    pub discard: bool,
+    /// When it was placed, or started again.
+    pub placed_at: Millis,
+    /// When it began to leave.
+    pub leaving_at: Millis,
+}
+
+/// How far an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Shall run; was not seen running yet.
+    Placed,
+    /// Was seen running, and shall.
+    Started,
+    /// Shall get nothing new.
+    Leaving,
+    /// Gets nothing, has nothing: shall stop.
+    Drained,
+    /// Was seen stopped.
+    Stopped,
+    /// Shall be removed.
+    Discarded,
+}
+
+/// A revision that is kept for the way back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which.
+    pub revision: RevisionId,
+    /// Controller time until which it is kept running; `None` once that is over.
+    pub warm_until: Option<Millis>,
+}
+
+/// Why a rollout was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// The first one of a service.
+    First,
+    /// A new revision.
+    Release,
+    /// Back to an earlier one, without gates.
+    Rollback,
+}
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The candidate serves.
+    Done,
+    /// Back at stable.
+    Aborted,
+    /// Neither.
+    Failed,
+}
+
+/// How a rollout stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Going on.
+    Running,
+    /// Waits for an operator.
+    Paused,
+    /// Going back.
+    Aborting,
+    /// Over.
+    Ended(Outcome),
+}
+
+/// One attempt to bring a revision.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Identity.
+    pub id: RolloutId,
+    /// Why it was made.
+    pub kind: Kind,
+    /// Name of the strategy.
+    pub strategy: String,
+    /// The revision that served.
+    pub from: Option<RevisionId>,
+    /// The revision to bring.
+    pub to: RevisionId,
+    /// Its readable tag, which outlives the revision.
+    pub to_version: Option<Version>,
+    /// The readable tag of the revision that served.
+    pub from_version: Option<Version>,
+    /// The slot for it.
+    pub slot: Slot,
+    /// What is to be done.
+    pub plan: Plan,
+    /// Where it is, from 0.
+    pub phase: usize,
+    /// When each phase was entered (wall clock).
+    pub entered_wall: Vec<Option<u64>>,
+    /// When the phase's target was read back; `None` before.
+    pub settled_at: Option<Millis>,
+    /// An operator opened the gates of this phase.
+    pub gates_opened: bool,
+    /// How it stands.
+    pub status: Status,
+    /// What is out of reach.
+    pub frozen: Option<Safe>,
+    /// Why it stands so.
+    pub reason: Safe,
+    /// Last time that something went forward.
+    pub progress_at: Millis,
+    /// When it began.
+    pub started_at: Millis,
+    /// Last time that it went on after a stop.
+    pub resumed_at: Millis,
+    /// Hosts whose instances were rolled back alone, and stay so.
+    pub held: BTreeSet<HostName>,
+    /// Time out of rotation of each instance that was replaced in place, with its id.
+    pub downtimes: Vec<(InstanceId, Millis)>,
+    /// What was run around it, in order.
+    pub hooks: Vec<HookRun>,
+    /// When the abort was asked for.
+    pub abort_at: Millis,
+    /// The operator wants everything on stable, whatever it can carry.
+    pub forced: bool,
+    /// Who started it.
+    pub by: By,
+    /// Wall-clock start.
+    pub started_wall: u64,
+    /// Wall-clock end.
+    pub ended_wall: Option<u64>,
+    /// What was still owed when it ended.
+    pub owed: Vec<Safe>,
+}
+
+impl Rollout {
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn active(&self) -> bool {
+        !matches!(self.status, Status::Ended(_))
+    }
+
+    /// The phase it is in.
+    #[must_use]
+    pub fn phase(&self) -> Option<&Phase> {
+        self.plan.phases.get(self.phase)
+    }
+
+    /// Whether there is no phase after this one.
+    #[must_use]
+    pub fn last_phase(&self) -> bool {
+        self.phase + 1 >= self.plan.phases.len()
+    }
+}
+
+impl ServiceState {
+    fn new(spec: Service) -> Self {
+        Self {
+            spec,
+            stable: None,
+            stable_slot: Slot::A,
+            slots: Slots::default(),
+            weights: Slots::default(),
+            revisions: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            kept: None,
+            rollout: None,
+            rollouts: 0,
+            decision: 0,
+            down: false,
+            removed: BTreeSet::new(),
+            served: Vec::new(),
+            next: None,
+        }
+    }
+
+    /// The rollout under way.
+    #[must_use]
+    pub fn active(&self) -> Option<&Rollout> {
+        self.rollout.as_ref().filter(|r| r.active())
+    }
+
+    /// The instances of a revision.
+    pub fn of<'a>(&'a self, revision: &'a RevisionId) -> impl Iterator<Item = &'a Instance> {
+        self.instances.values().filter(move |i| i.revision == *revision)
+    }
+
+    /// The slot a revision is in.
+    #[must_use]
+    pub fn slot_of(&self, revision: &RevisionId) -> Option<Slot> {
+        Slot::BOTH.into_iter().find(|&s| self.slots.get(s).as_ref() == Some(revision))
+    }
+
+    /// What the engine shall do when this instance exits: candidates are not healed, a death is news.
+    #[must_use]
+    pub fn restart_policy(&self, instance: &Instance) -> Restart {
+        let candidate = self.active().is_some_and(|r| r.to == instance.revision);
+        if candidate || self.stable.as_ref() != Some(&instance.revision) {
+            Restart::No
+        } else {
+            Restart::UnlessStopped
+        }
+    }
+}
+
+impl State {
+    /// Applies one journalled fact. Facts about things that are not there change nothing: a journal never panics.
+    pub fn apply(&mut self, record: &Record) {
+        self.seq = record.seq;
+        self.at = self.at.max(record.at);
+        if let Fact::FleetLoaded { fleet, .. } = &record.fact {
+            self.load(fleet);
+            return;
+        }
+        let Some(name) = record.fact.service() else { return };
+        if let Fact::ServiceGone { service } = &record.fact {
+            self.gone(service);
+            return;
+        }
+        let declared = self.fleet.as_ref().and_then(|f| f.services.get(name));
+        let spec = match &record.fact {
+            Fact::RevisionKnown { revision, .. } => Some(&revision.spec),
+            _ => declared,
+        };
+        if !self.services.contains_key(name)
+            && let Some(spec) = spec
+        {
+            self.services.insert(name.clone(), ServiceState::new(spec.clone()));
+        }
+        if let Some(service) = self.services.get_mut(name) {
+            service.apply(record);
+        }
+    }
+
+    /// Services without a rollout take on the new declaration; a rollout keeps what it was planned on.
+    fn load(&mut self, fleet: &Fleet) {
+        for (name, declared) in &fleet.services {
+            if let Some(s) = self.services.get_mut(name)
+                && s.active().is_none()
+            {
+                s.spec = declared.clone();
+            }
+        }
+        self.fleet = Some(fleet.clone());
+    }
+
+    /// Numbers go on where they were, so that no id is ever used twice.
+    fn gone(&mut self, name: &ServiceName) {
+        if let Some(s) = self.services.get_mut(name) {
+            s.forget_hooks();
+            let mut fresh = ServiceState::new(s.spec.clone());
+            fresh.rollouts = s.rollouts;
+            fresh.decision = s.decision + 1;
+            fresh.removed = std::mem::take(&mut s.removed);
+            *s = fresh;
+        }
+    }
+}
+
+impl ServiceState {
+    fn apply(&mut self, record: &Record) {
+        let (at, wall) = (record.at, record.wall_ms);
+        match &record.fact {
+            Fact::RevisionKnown { revision, .. } => {
+                self.revisions.insert(revision.id.clone(), (**revision).clone());
+            }
+            Fact::RolloutStarted { rollout, kind, strategy, from, to, slot, plan, spec, by, .. } => {
+                self.forget_hooks();
+                self.rollouts += 1;
+                self.decision += 1;
+                self.down = false;
+                self.next = None;
+                self.spec = (**spec).clone();
+                if self.kept.as_ref().is_some_and(|k| k.revision == *to) {
+                    self.kept = None;
+                }
+                let mut entered_wall = vec![None; plan.phases.len()];
+                if let Some(first) = entered_wall.first_mut() {
+                    *first = Some(wall);
+                }
+                let version = |id: &RevisionId| self.revisions.get(id).map(|r| r.version.clone());
+                self.rollout = Some(Rollout {
+                    to_version: version(to),
+                    from_version: from.as_ref().and_then(version),
+                    id: rollout.clone(),
+                    kind: *kind,
+                    strategy: strategy.clone(),
+                    from: from.clone(),
+                    to: to.clone(),
+                    slot: *slot,
+                    plan: plan.clone(),
+                    phase: 0,
+                    entered_wall,
+                    settled_at: None,
+                    gates_opened: false,
+                    status: Status::Running,
+                    frozen: None,
+                    reason: Safe::default(),
+                    progress_at: at,
+                    started_at: at,
+                    resumed_at: at,
+                    held: BTreeSet::new(),
+                    downtimes: Vec::new(),
+                    hooks: Vec::new(),
+                    abort_at: at,
+                    forced: false,
+                    by: by.clone(),
+                    started_wall: wall,
+                    ended_wall: None,
+                    owed: Vec::new(),
+                });
+            }
+            Fact::InstancePlaced { instance, revision, rollout, host, host_port, .. } => {
+                let placed = Instance {
+                    id: instance.clone(),
+                    revision: revision.clone(),
+                    rollout: rollout.clone(),
+                    host: host.clone(),
+                    host_port: *host_port,
+                    stage: Stage::Placed,
+                    admitted: false,
+                    endpoint: None,
+                    discard: false,
+                    placed_at: at,
+                    leaving_at: Millis(0),
+                };
+                self.instances.insert(instance.clone(), placed);
+            }
+            Fact::SlotTaken { slot, revision, .. } => *self.slots.get_mut(*slot) = Some(revision.clone()),
+            Fact::SlotFreed { slot, .. } => *self.slots.get_mut(*slot) = None,
+            Fact::WeightDecided { weights, .. } => self.weights = weights.clone(),
+            Fact::Promoted { .. } => self.promote(at, wall),
+            Fact::KeepEnded { revision, .. } => {
+                if let Some(k) = self.kept.as_mut().filter(|k| k.revision == *revision) {
+                    k.warm_until = None;
+                }
+            }
+            Fact::Evicted { revision, .. } => {
+                if self.kept.as_ref().is_some_and(|k| k.revision == *revision) {
+                    self.kept = None;
+                }
+            }
+            Fact::NextQueued { revision, by, .. } => {
+                self.next = Some(((**revision).clone(), by.clone()));
+                self.decision += 1;
+            }
+            Fact::NextDropped { .. } => self.next = None,
+            Fact::DownRequested { .. } => {
+                self.next = None;
+                self.down = true;
+                self.decision += 1;
+            }
+            fact => {
+                self.apply_instance(fact, at);
+                self.apply_rollout(fact, at, wall);
+            }
+        }
+    }
+
+    fn apply_instance(&mut self, fact: &Fact, at: Millis) {
+        if let Fact::InstanceRemoved { instance, .. } = fact {
+            if let Some(gone) = self.instances.remove(instance) {
+                self.removed.insert(instance.clone());
+                let in_use = self.of(&gone.revision).next().is_some()
+                    || self.stable.as_ref() == Some(&gone.revision)
+                    || self.active().is_some_and(|r| r.to == gone.revision);
+                if !in_use {
+                    self.revisions.remove(&gone.revision);
+                }
+            }
+            return;
+        }
+        let progress = matches!(
+            fact,
+            Fact::InstanceStarted { .. } | Fact::InstanceAdmitted { .. } | Fact::InstanceStopped { .. }
+        );
+        let (Fact::InstanceRevived { instance, .. }
+        | Fact::InstanceStarted { instance, .. }
+        | Fact::InstanceAdmitted { instance, .. }
+        | Fact::InstanceLeaving { instance, .. }
+        | Fact::InstanceDrained { instance, .. }
+        | Fact::InstanceStopped { instance, .. }
+        | Fact::InstanceDiscarded { instance, .. }) = fact
+        else {
+            return;
+        };
+        let Some(i) = self.instances.get_mut(instance) else { return };
+        match fact {
+            Fact::InstanceRevived { rollout, .. } => {
+                i.stage = Stage::Placed;
+                i.placed_at = at;
+                i.admitted = false;
+                i.discard = false;
+                i.rollout = rollout.clone();
+            }
+            Fact::InstanceStarted { endpoint, .. } => {
+                i.stage = i.stage.max(Stage::Started);
+                i.endpoint = Some(*endpoint);
+            }
+            Fact::InstanceAdmitted { .. } => i.admitted = true,
+            Fact::InstanceLeaving { discard, .. } => {
+                i.stage = Stage::Leaving;
+                i.discard = *discard;
+                i.leaving_at = at;
+            }
+            Fact::InstanceDrained { .. } => {
+                i.stage = Stage::Drained;
+                i.admitted = false;
+            }
+            Fact::InstanceStopped { .. } => i.stage = Stage::Stopped,
+            Fact::InstanceDiscarded { .. } => {
+                i.stage = Stage::Discarded;
+                i.discard = true;
+            }
+            _ => {}
+        }
+        if progress && let Some(r) = self.rollout.as_mut() {
+            r.progress_at = at;
+        }
+    }
+
+    fn apply_rollout(&mut self, fact: &Fact, at: Millis, wall: u64) {
+        let Some(r) = self.rollout.as_mut() else { return };
+        match fact {
+            Fact::PhaseEntered { phase, .. } => {
+                r.phase = *phase;
+                r.settled_at = None;
+                r.gates_opened = false;
+                r.progress_at = at;
+                if let Some(entered) = r.entered_wall.get_mut(*phase) {
+                    *entered = Some(wall);
+                }
+                self.decision += 1;
+            }
+            Fact::PhaseSettled { .. } => {
+                r.settled_at = Some(at);
+                r.progress_at = at;
+            }
+            Fact::GatesOpened { .. } => {
+                r.gates_opened = true;
+                r.status = Status::Running;
+                r.reason = Safe::default();
+                r.progress_at = at;
+                self.decision += 1;
+            }
+            Fact::Paused { reason, .. } => {
+                r.status = Status::Paused;
+                r.reason = reason.clone();
+                self.decision += 1;
+            }
+            Fact::Resumed { .. } => {
+                r.status = Status::Running;
+                r.reason = Safe::default();
+                r.progress_at = at;
+                r.resumed_at = at;
+                self.decision += 1;
+            }
+            Fact::HostHeld { host, .. } => {
+                r.held.insert(host.clone());
+                r.settled_at = None;
+                r.progress_at = at;
+                self.decision += 1;
+            }
+            Fact::HoldLifted { host, .. } => {
+                r.held.remove(host);
+                r.settled_at = None;
+                r.progress_at = at;
+                self.decision += 1;
+            }
+            Fact::HookBegun { hook, attempt, instance, host, .. } => {
+                r.hooks.push(HookRun {
+                    hook: *hook,
+                    attempt: *attempt,
+                    instance: instance.clone(),
+                    host: host.clone(),
+                    state: HookState::Begun,
+                    detail: Safe::default(),
+                    began_at: at,
+                });
+                r.progress_at = at;
+            }
+            Fact::HookEnded { instance, state, detail, .. } => {
+                if let Some(h) = r.hooks.iter_mut().rfind(|h| h.instance == *instance) {
+                    h.state = *state;
+                    h.detail = detail.clone();
+                }
+                r.progress_at = at;
+            }
+            Fact::InstanceReplaced { instance, downtime, .. } => {
+                r.downtimes.push((instance.clone(), *downtime));
+                r.progress_at = at;
+            }
+            Fact::Frozen { reason, .. } => {
+                // Not a decision: a link that comes and goes must not make every promote stale.
+                r.frozen = Some(reason.clone());
+            }
+            Fact::Thawed { .. } => {
+                r.frozen = None;
+                r.progress_at = at;
+                r.resumed_at = at;
+            }
+            Fact::AbortRequested { reason, .. } => {
+                r.status = Status::Aborting;
+                r.reason = reason.clone();
+                r.abort_at = at;
+                self.decision += 1;
+            }
+            Fact::AbortForced { .. } => {
+                r.forced = true;
+                self.decision += 1;
+            }
+            Fact::RolloutEnded { outcome, reason, owed, .. } => {
+                r.status = Status::Ended(*outcome);
+                r.reason = reason.clone();
+                r.owed = owed.clone();
+                r.frozen = None;
+                r.ended_wall = Some(wall);
+                // A rollback that was taken back leaves its revision where it was: kept.
+                if *outcome == Outcome::Aborted && r.kind == Kind::Rollback && self.kept.is_none() {
+                    self.kept = Some(Kept { revision: r.to.clone(), warm_until: None });
+                }
+                self.decision += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// What hooks of the last rollout left is ours, and of no use once the next begins.
+    fn forget_hooks(&mut self) {
+        let left = self.rollout.iter_mut().flat_map(|r| std::mem::take(&mut r.hooks));
+        self.removed.extend(left.map(|h| h.instance));
+    }
+
+    fn promote(&mut self, at: Millis, wall: u64) {
+        let Some(r) = self.rollout.as_mut() else { return };
+        r.status = Status::Ended(Outcome::Done);
+        r.ended_wall = Some(wall);
+        let old = self.stable.replace(r.to.clone());
+        self.stable_slot = r.slot;
+        self.kept = old.map(|revision| Kept { revision, warm_until: Some(at.plus(self.spec.keep)) });
+        if let Some(revision) = self.revisions.get(&r.to) {
+            let version = revision.version.clone();
+            self.served.retain(|v| *v != version);
+            self.served.push(version);
+        }
+        self.decision += 1;
+    }
+}

@@ -1,0 +1,134 @@
+//! Text from outside, made safe once, where it enters.
+//!
+//! Log lines, container names, labels, error bodies and operators' names may carry escape sequences or
+//! bidirectional controls that rewrite what a terminal or a CI log shows. [`Safe`] is the only text type the
+//! wire and the screen accept for such data, and it cannot be built without cleaning.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// Longest text kept from one outside field, in characters; the rest is cut and marked with `…`.
+pub const MAX_CHARS: usize = 4096;
+
+/// Text without control, bidirectional-control or line-separator characters.
+///
+/// Each offending character is replaced by `·` (U+00B7), so that tampering stays visible; a tab becomes one
+/// space. Deserialising cleans as well: a client does not have to trust its controller.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Safe(String);
+
+impl Safe {
+    /// Cleans `raw` and cuts it after [`MAX_CHARS`] characters.
+    #[must_use]
+    pub fn new(raw: &str) -> Self {
+        Self::capped(raw, MAX_CHARS)
+    }
+
+    /// Cleans `raw` and cuts it after `max` characters.
+    #[must_use]
+    pub fn capped(raw: &str, max: usize) -> Self {
+        let mut out = String::with_capacity(raw.len().min(max * 4));
+        for (n, c) in raw.chars().enumerate() {
+            if n >= max {
+                out.push('…');
+                break;
+            }
+            out.push(match c {
+                '\t' => ' ',
+                c if is_unsafe(c) => '·',
+                c => c,
+            });
+        }
+        Self(out)
+    }
+
+    /// The cleaned text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// C0, DEL, C1, line and paragraph separators, and every character that reorders or hides text (the Unicode
+/// bidi controls, zero-width marks other than the joiners that emoji need, and tag characters).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{061C}' | '\u{200B}' | '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}')
+}
+
+impl fmt::Display for Safe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl From<&str> for Safe {
+    fn from(raw: &str) -> Self {
+        Self::new(raw)
+    }
+}
+
+impl From<String> for Safe {
+    fn from(raw: String) -> Self {
+        Self::new(&raw)
+    }
+}
+
+impl AsRef<str> for Safe {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Safe {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        Ok(Self::new(&String::deserialize(d)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_and_bidi_controls_become_visible_dots() {
+        assert_eq!(Safe::new("a\x1b[31mb\r\n\u{9b}c\u{202e}d\u{7f}").as_str(), "a·[31mb···c·d·");
+        assert_eq!(Safe::new("tab\there").as_str(), "tab here");
+    }
+
+    #[test]
+    fn korean_emoji_and_combining_marks_are_kept() {
+        let s = "서비스 👩\u{200d}💻 e\u{301}";
+        assert_eq!(Safe::new(s).as_str(), s);
+    }
+
+    #[test]
+    fn a_long_field_is_cut_and_says_so() {
+        let s = Safe::capped(&"x".repeat(90_000), 10);
+        assert_eq!(s.as_str(), "xxxxxxxxxx…");
+    }
+
+    #[test]
+    fn deserialising_cleans() {
+        let s: Safe = serde_json::from_str(r#""x\u001b[2Jy""#).unwrap();
+        assert_eq!(s.as_str(), "x·[2Jy");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_unsafe_survives(raw in ".*") {
+            let cleaned = Safe::new(&raw);
+            proptest::prop_assert!(!cleaned.as_str().chars().any(is_unsafe));
+        }
+    }
+}

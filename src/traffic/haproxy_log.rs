@@ -1,0 +1,203 @@
+//! Latencies out of HAProxy's log lines, because its counters have means only.
+//!
+//! The operator's frontend sends them as datagrams to the address in the fleet file:
+//! ```text
+//! log 127.0.0.1:5140 format raw local0
+//! log-format "ph %b/%s %ST %Ta %rc %ts"
+//! ```
+//! that is backend, server, status, active time in milliseconds, retries (with `+` when another server was tried)
+//! and how the session ended. Only loopback is listened to; a line that is none of ours is counted and left out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+use super::Histogram;
+
+/// What the operator's frontend has after `log-format`.
+pub const LOG_FORMAT: &str = "\"ph %b/%s %ST %Ta %rc %ts\"";
+
+/// One request, as its log line tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    /// The backend that took it.
+    pub backend: &'a str,
+    /// The server that answered last.
+    pub server: &'a str,
+    /// Status sent to the client; 0 when none was.
+    pub status: u16,
+    /// From the first byte of the request to the last of the answer, in milliseconds.
+    pub active_ms: u64,
+    /// Further attempts.
+    pub retries: u32,
+    /// Whether another server was tried.
+    pub redispatched: bool,
+    /// HAProxy's two letters for how it ended; `--` is well.
+    pub end: &'a str,
+}
+
+/// Reads one line; a syslog header before the `ph` is skipped. `None` for anything else.
+#[must_use]
+pub fn parse(line: &str) -> Option<LogLine<'_>> {
+    let mut words = line.split_ascii_whitespace().skip_while(|w| *w != "ph").skip(1);
+    let (backend, server) = words.next()?.split_once('/')?;
+    let status: i32 = words.next()?.parse().ok()?;
+    // HAProxy marks a time of a request that never got so far with -1, and a still growing one with '+'.
+    let active_ms = words.next()?.trim_start_matches('+').parse().ok()?;
+    let retries = words.next()?;
+    let end = words.next()?;
+    Some(LogLine {
+        backend,
+        server,
+        status: u16::try_from(status.max(0)).ok()?,
+        active_ms,
+        retries: retries.trim_start_matches('+').parse().ok()?,
+        redispatched: retries.starts_with('+'),
+        end,
+    })
+}
+
+#[derive(Default)]
+struct Seen {
+    latency: BTreeMap<(String, String), Histogram>,
+    ignored: u64,
+}
+
+/// Listens until dropped and keeps a histogram per backend and server.
+pub struct LogListener {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+}
+
+/// A name that only a forger or a mistake would have.
+const MAX_SERVERS: usize = 10_000;
+
+impl LogListener {
+    /// Binds `addr` and starts to listen. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is not a loopback one, or is taken.
+    pub fn bind(addr: SocketAddr, prefix: String) -> io::Result<Self> {
+        if !addr.ip().is_loopback() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "only a loopback address is listened to",
+            ));
+        }
+        let std = std::net::UdpSocket::bind(addr)?;
+        std.set_nonblocking(true)?;
+        let socket = UdpSocket::from_std(std)?;
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let into = Arc::clone(&seen);
+        let task = tokio::spawn(async move {
+            let mut buffer = vec![0; 65_536];
+            loop {
+                let Ok((len, from)) = socket.recv_from(&mut buffer).await else { continue };
+                let text = String::from_utf8_lossy(buffer.get(..len).unwrap_or_default());
+                let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
+                for line in text.lines() {
+                    seen.take(line, &prefix, from.ip().is_loopback());
+                }
+            }
+        });
+        Ok(Self { seen, task })
+    }
+
+    /// The response times so far of `server` in any backend, by server name.
+    #[must_use]
+    pub fn latencies(&self) -> BTreeMap<String, Histogram> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out: BTreeMap<String, Histogram> = BTreeMap::new();
+        for ((_, server), h) in &seen.latency {
+            out.entry(server.clone()).or_default().add(h);
+        }
+        out
+    }
+
+    /// Datagram lines that were not ours or not readable.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).ignored
+    }
+}
+
+impl Drop for LogListener {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Seen {
+    fn take(&mut self, line: &str, prefix: &str, loopback: bool) {
+        let ours =
+            parse(line).filter(|l| loopback && l.backend.starts_with(prefix) && !l.server.starts_with('<'));
+        let Some(l) = ours else {
+            self.ignored += 1;
+            return;
+        };
+        let key = (l.backend.to_owned(), l.server.to_owned());
+        if self.latency.len() >= MAX_SERVERS && !self.latency.contains_key(&key) {
+            self.ignored += 1;
+            return;
+        }
+        // A client that hung up says nothing about the server's speed.
+        if !l.end.starts_with(['C', 'c']) {
+            self.latency.entry(key).or_default().record(l.active_ms.saturating_mul(1000));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_with_and_without_a_syslog_header() {
+        let l = parse("ph ph_shop_web_b/web-1 200 12 +1 --").unwrap();
+        assert_eq!((l.backend, l.server, l.status, l.active_ms), ("ph_shop_web_b", "web-1", 200, 12));
+        assert!(l.redispatched && l.retries == 1 && l.end == "--");
+        let l = parse("<134>Nov 21 16:23:35 haproxy[77]: ph ph_shop_web/<NOSRV> 503 0 0 SC\n").unwrap();
+        assert_eq!((l.server, l.status, l.end), ("<NOSRV>", 503, "SC"));
+    }
+
+    #[test]
+    fn other_lines_are_counted_and_left_out() {
+        let mut seen = Seen::default();
+        for (line, loopback) in [
+            ("", true),
+            ("ph", true),
+            ("ph x 200 1 0 --", true),
+            ("ph a/b 200 -1 0 --", true),
+            ("ph other/b 200 1 0 --", true),
+            ("ph ph_f_web/<NOSRV> 503 1 0 SC", true),
+            ("ph ph_f_web/web-1 200 1 0 --", false),
+            ("\u{1b}[2J", true),
+        ] {
+            seen.take(line, "ph_f_", loopback);
+        }
+        assert_eq!((seen.ignored, seen.latency.len()), (8, 0));
+        seen.take("ph ph_f_web/web-1 200 1 0 --", "ph_f_", true);
+        seen.take("ph ph_f_web/web-1 -1 1 0 CD", "ph_f_", true);
+        assert_eq!(seen.latency.values().map(Histogram::count).sum::<u64>(), 1);
+    }
+
+    #[tokio::test]
+    async fn datagrams_become_latencies() {
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = LogListener::bind(free, "ph_f_".into()).unwrap();
+        assert!(LogListener::bind(free, String::new()).is_err());
+        assert!(LogListener::bind("0.0.0.0:0".parse().unwrap(), String::new()).is_err());
+        let out = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        out.send_to(b"ph ph_f_web_a/web-1 200 7 0 --\n", free).await.unwrap();
+        out.send_to(b"rubbish\n", free).await.unwrap();
+        while listener.ignored() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let p50 = listener.latencies()["web-1"].quantile_us(0.5).unwrap();
+        assert!((7_000..9_000).contains(&p50));
+    }
+}

@@ -1,0 +1,170 @@
+//! Traffic numbers: counters and latency histograms that proxies fill and the cockpit shows.
+
+pub mod haproxy_log;
+
+use serde::{Deserialize, Serialize};
+
+/// Cumulative counts of one instance (or, summed, of one revision).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Requests that ended, whatever way.
+    pub requests: u64,
+    /// Of these, the ones that failed: status 500 to 599, or no whole response.
+    pub errors: u64,
+    /// Attempts on this instance that failed and were tried again elsewhere; each counts against this instance,
+    /// although the client saw a good answer (a proxy that retries hides failure).
+    pub retries: u64,
+    /// Response times; empty when the proxy gives none.
+    pub latency: Histogram,
+    /// Mean response time in milliseconds over the proxy's own last requests, when that is all it gives.
+    pub mean_ms: Option<u32>,
+}
+
+impl Counters {
+    /// Adds `other` to `self`.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.errors += other.errors;
+        self.retries += other.retries;
+        self.latency.add(&other.latency);
+        self.mean_ms = match (self.mean_ms, other.mean_ms) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (a, b) => a.or(b),
+        };
+    }
+
+    /// What happened since `earlier`; an earlier count that is larger counts as zero.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(earlier.requests),
+            errors: self.errors.saturating_sub(earlier.errors),
+            retries: self.retries.saturating_sub(earlier.retries),
+            latency: self.latency.since(&earlier.latency),
+            mean_ms: self.mean_ms,
+        }
+    }
+
+    /// Failed requests and hidden ones: what the instance did wrong.
+    #[must_use]
+    pub fn bad(&self) -> u64 {
+        self.errors + self.retries
+    }
+}
+
+/// Buckets per doubling: a bucket is at most 2^(1/4) − 1 = 19 % wide.
+const PER_DOUBLING: f64 = 4.0;
+/// Buckets: from 50 µs to about 50 µs · 2^20 = 52 s.
+const BUCKETS: usize = 80;
+/// Upper bound of the first bucket, in microseconds.
+const FIRST_US: f64 = 50.0;
+
+/// Response times in logarithmic buckets; a quantile is right to 19 %.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Histogram {
+    /// Sparse from the end: shorter than [`BUCKETS`] when the upper buckets are empty.
+    buckets: Vec<u64>,
+}
+
+impl Histogram {
+    /// Counts one response that took `us` microseconds.
+    pub fn record(&mut self, us: u64) {
+        let i = bucket(us);
+        if self.buckets.len() <= i {
+            self.buckets.resize(i + 1, 0);
+        }
+        if let Some(b) = self.buckets.get_mut(i) {
+            *b += 1;
+        }
+    }
+
+    /// Responses counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// The time in microseconds under which the fraction `q` (0 to 1) of responses stayed: the upper bound of that
+    /// bucket. `None` when nothing was counted.
+    #[must_use]
+    pub fn quantile_us(&self, q: f64) -> Option<u64> {
+        let total = self.count();
+        if total == 0 {
+            return None;
+        }
+        let rank = ((total as f64 * q).ceil() as u64).clamp(1, total);
+        let mut seen = 0;
+        for (i, n) in self.buckets.iter().enumerate() {
+            seen += n;
+            if seen >= rank {
+                return Some(upper_us(i));
+            }
+        }
+        None
+    }
+
+    /// Adds `other` to `self`.
+    pub fn add(&mut self, other: &Self) {
+        if self.buckets.len() < other.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        for (a, b) in self.buckets.iter_mut().zip(&other.buckets) {
+            *a += b;
+        }
+    }
+
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let old = earlier.buckets.iter().copied().chain(std::iter::repeat(0));
+        Self { buckets: self.buckets.iter().zip(old).map(|(a, b)| a.saturating_sub(b)).collect() }
+    }
+}
+
+fn bucket(us: u64) -> usize {
+    let i = ((us as f64 / FIRST_US).log2() * PER_DOUBLING).ceil();
+    if i <= 0.0 { 0 } else { (i as usize).min(BUCKETS - 1) }
+}
+
+fn upper_us(i: usize) -> u64 {
+    (FIRST_US * 2f64.powf(i as f64 / PER_DOUBLING)).round() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_right_to_a_bucket() {
+        let mut h = Histogram::default();
+        (1..=1000u64).for_each(|ms| h.record(ms * 1000));
+        for (q, want) in [(0.5, 500_000.0), (0.95, 950_000.0), (0.99, 990_000.0)] {
+            let got = h.quantile_us(q).unwrap() as f64;
+            assert!(got >= want && got <= want * 1.2, "{q}: {got} for {want}");
+        }
+        assert_eq!(Histogram::default().quantile_us(0.5), None);
+    }
+
+    #[test]
+    fn extremes_stay_in_range() {
+        let mut h = Histogram::default();
+        h.record(0);
+        h.record(u64::MAX);
+        assert_eq!(h.count(), 2);
+        assert_eq!(h.buckets.len(), BUCKETS);
+    }
+
+    #[test]
+    fn since_is_the_inverse_of_add() {
+        let mut a = Counters { requests: 3, errors: 1, ..Counters::default() };
+        a.latency.record(7_000);
+        let mut b = a.clone();
+        let mut more = Counters { requests: 2, retries: 1, ..Counters::default() };
+        more.latency.record(900_000);
+        b.add(&more);
+        assert_eq!(b.since(&a).latency.count(), 1);
+        assert_eq!((b.since(&a).requests, b.bad()), (2, 2));
+        assert_eq!(a.since(&b).requests, 0);
+    }
+}

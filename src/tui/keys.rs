@@ -1,0 +1,450 @@
+//! The one table of keys: dispatch, the bar and the help page come from it, so that they cannot disagree.
+//!
+//! A split escape sequence on a slow link arrives as `Esc`, `[` or `O`, and a letter out of A–D, F, H, P–S or `~`.
+//! So none of these letters acts on its own: the only one bound, `P`, opens a question.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+
+use crate::api::VerbKind;
+
+use super::dialog::{self, Ask, Dialog};
+use super::model::{Model, Overlay, Pane};
+
+/// A key, without what terminals add to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// A printable character; a capital when shifted.
+    Char(char),
+    /// With Control.
+    Ctrl(char),
+    /// Enter
+    Enter,
+    /// Escape
+    Esc,
+    /// Tab
+    Tab,
+    /// Shift and Tab
+    BackTab,
+    /// Arrow
+    Up,
+    /// Arrow
+    Down,
+    /// Arrow
+    Left,
+    /// Arrow
+    Right,
+    /// Page up
+    PageUp,
+    /// Page down
+    PageDown,
+    /// Home
+    Home,
+    /// End
+    End,
+    /// Backspace
+    Backspace,
+}
+
+impl Key {
+    /// The key of a terminal event; `None` for releases, function keys and whatever else we have no use for.
+    #[must_use]
+    pub fn from_event(e: KeyEvent) -> Option<Self> {
+        if e.kind == KeyEventKind::Release {
+            return None;
+        }
+        let control = e.modifiers.contains(KeyModifiers::CONTROL);
+        let other = e.modifiers.intersects(KeyModifiers::ALT | KeyModifiers::SUPER | KeyModifiers::META);
+        Some(match e.code {
+            // Alt and a letter is what Esc and a letter look like when they arrive together: neither is wanted.
+            KeyCode::Char(_) if other => return None,
+            KeyCode::Char(c) if control => Self::Ctrl(c.to_ascii_lowercase()),
+            KeyCode::Char(c) => Self::Char(c),
+            KeyCode::Enter => Self::Enter,
+            KeyCode::Esc => Self::Esc,
+            KeyCode::Tab => Self::Tab,
+            KeyCode::BackTab => Self::BackTab,
+            KeyCode::Up => Self::Up,
+            KeyCode::Down => Self::Down,
+            KeyCode::Left => Self::Left,
+            KeyCode::Right => Self::Right,
+            KeyCode::PageUp => Self::PageUp,
+            KeyCode::PageDown => Self::PageDown,
+            KeyCode::Home => Self::Home,
+            KeyCode::End => Self::End,
+            KeyCode::Backspace => Self::Backspace,
+            _ => return None,
+        })
+    }
+}
+
+/// What a key does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Ask: give all traffic back?
+    Abort,
+    /// Pause at once.
+    Pause,
+    /// Ask: go on?
+    Resume,
+    /// Ask: next phase?
+    Promote,
+    /// Ask: all the way?
+    PromoteFull,
+    /// Ask: back to the previous version, or one host alone?
+    Rollback,
+    /// Ask: held hosts again, or an aborted version once more?
+    Retry,
+    /// Ask: which version?
+    Deploy,
+    /// Open the log pane.
+    Logs,
+    /// Type a filter.
+    Filter,
+    /// Instances of all services, or of this one.
+    Scope,
+    /// Give the focused pane the whole screen, or take it back.
+    Zoom,
+    /// Open or close the help page.
+    Help,
+    /// Leave; the rollout goes on.
+    Detach,
+    /// Stop this program and go back to the shell.
+    Suspend,
+    /// Draw everything again.
+    Redraw,
+    /// The next pane.
+    NextPane,
+    /// The pane before.
+    PreviousPane,
+    /// This pane.
+    Focus(Pane),
+    /// The next service.
+    NextService,
+    /// The service before.
+    PreviousService,
+    /// One line up.
+    Up,
+    /// One line down.
+    Down,
+    /// One page up.
+    PageUp,
+    /// One page down.
+    PageDown,
+    /// To the first line.
+    Top,
+    /// To the last line.
+    Bottom,
+    /// To the left (long log lines).
+    Left,
+    /// To the right.
+    Right,
+    /// Back to where one came from.
+    Back,
+    /// Yes.
+    Confirm,
+    /// No.
+    Cancel,
+    /// Take what was typed or chosen.
+    Accept,
+    /// Take back the last character.
+    Erase,
+    /// Replay: stand still, or go on.
+    PlayPause,
+    /// Replay: faster.
+    Faster,
+    /// Replay: slower.
+    Slower,
+    /// Replay: a step back.
+    StepBack,
+    /// Replay: a step on.
+    StepOn,
+    /// Replay: to the beginning.
+    Begin,
+    /// Replay: to the end.
+    Finish,
+}
+
+/// Where keys mean different things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// The panes.
+    Board,
+    /// The log pane.
+    Logs,
+    /// The help page.
+    Help,
+    /// A question with yes and no.
+    Confirm,
+    /// A question with yes and no, and something to choose before.
+    Choose,
+    /// A question that waits for a name and Enter.
+    Name,
+    /// A question that waits for a version and Enter.
+    Pick,
+    /// A question that waits for the controller.
+    Wait,
+    /// Typing a filter.
+    Filter,
+    /// The panes, of a past rollout that is played.
+    Replay,
+}
+
+/// The context that keys go to now.
+#[must_use]
+pub fn context(model: &Model) -> Context {
+    match &model.overlay {
+        Overlay::Help(_) => Context::Help,
+        Overlay::Dialog(d) => match (&d.ask, &d.type_name) {
+            (Ask::Pick(_), _) => Context::Pick,
+            (Ask::Planning { .. }, _) => Context::Wait,
+            (_, Some(_)) => Context::Name,
+            (Ask::Rollback { .. }, None) if choosing(model, d) => Context::Choose,
+            (_, None) => Context::Confirm,
+        },
+        Overlay::None if model.filtering => Context::Filter,
+        Overlay::None if model.replay.is_some() => Context::Replay,
+        Overlay::None if model.logs.is_some() => Context::Logs,
+        Overlay::None => Context::Board,
+    }
+}
+
+/// Whether the question about going back leaves a choice.
+fn choosing(model: &Model, d: &Dialog) -> bool {
+    model.service_named(&d.service).is_some_and(|s| !dialog::single_hosts(model, s).is_empty())
+}
+
+/// The parts of the help page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// Verbs.
+    Steer,
+    /// What is shown.
+    Look,
+    /// Moving about.
+    Move,
+    /// The program itself.
+    Leave,
+    /// Answers to questions: in the bar, not in the help.
+    Answer,
+}
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Binding {
+    /// The keys that do it.
+    pub keys: &'static [Key],
+    /// How bar and help name them.
+    pub caption: &'static str,
+    /// What the bar says.
+    pub label: &'static str,
+    /// What the help page says.
+    pub help: &'static str,
+    /// What is done.
+    pub action: Action,
+    /// Where.
+    pub contexts: &'static [Context],
+    /// Part of the help page.
+    pub group: Group,
+    /// Place in the queue for the bar: 1 is given up last, 0 is never there.
+    pub bar: u8,
+}
+
+use Action as A;
+use Context as C;
+use Group as G;
+use Key as K;
+
+const VIEWS: &[Context] = &[C::Board, C::Logs];
+const VIEWS_HELP: &[Context] = &[C::Board, C::Logs, C::Help];
+const VERBS: &[Context] = &[C::Board, C::Logs, C::Replay];
+const MOVES: &[Context] = &[C::Board, C::Logs, C::Help, C::Replay];
+const BOARD: &[Context] = &[C::Board];
+const PANES: &[Context] = &[C::Board, C::Replay];
+const REPLAY: &[Context] = &[C::Replay];
+const EVERYWHERE: &[Context] =
+    &[C::Board, C::Logs, C::Help, C::Confirm, C::Choose, C::Name, C::Pick, C::Wait, C::Filter, C::Replay];
+
+#[allow(clippy::too_many_arguments)]
+const fn bind(
+    keys: &'static [Key],
+    caption: &'static str,
+    label: &'static str,
+    help: &'static str,
+    action: Action,
+    contexts: &'static [Context],
+    group: Group,
+    bar: u8,
+) -> Binding {
+    Binding { keys, caption, label, help, action, contexts, group, bar }
+}
+
+/// The table. A key may have several lines in a context: the first that is possible now counts.
+#[rustfmt::skip]
+pub const TABLE: &[Binding] = &[
+    bind(&[K::Char('y')], "y", "yes, do it", "", A::Confirm, &[C::Confirm, C::Choose], G::Answer, 1),
+    bind(&[K::Enter], "Enter", "do it, once the name is typed", "", A::Accept, &[C::Name], G::Answer, 1),
+    bind(&[K::Enter], "Enter", "show the plan", "", A::Accept, &[C::Pick], G::Answer, 1),
+    bind(&[K::Up, K::Ctrl('p')], "up/down", "choose", "", A::Up, &[C::Pick, C::Choose], G::Answer, 3),
+    bind(&[K::Down, K::Tab, K::Ctrl('n')], "down", "choose", "", A::Down, &[C::Pick, C::Choose], G::Answer, 0),
+    bind(&[K::Esc, K::Char('n'), K::Char('q')], "Esc", "no, go back", "", A::Cancel, &[C::Confirm, C::Choose, C::Wait], G::Answer, 2),
+    bind(&[K::Esc], "Esc", "no, go back", "", A::Cancel, &[C::Name, C::Pick], G::Answer, 2),
+    bind(&[K::Enter], "Enter", "keep the filter", "", A::Accept, &[C::Filter], G::Answer, 1),
+    bind(&[K::Esc], "Esc", "no filter", "", A::Cancel, &[C::Filter], G::Answer, 2),
+    bind(&[K::Backspace, K::Ctrl('h')], "", "", "", A::Erase, &[C::Name, C::Pick, C::Filter], G::Answer, 0),
+
+    bind(&[K::Char('a')], "a", "abort", "abort: all traffic back to stable, at once (asks: a, then y)", A::Abort, MOVES, G::Steer, 1),
+    bind(&[K::Char(' ')], "space", "pause", "pause: stay at this share, at once", A::Pause, VIEWS, G::Steer, 2),
+    bind(&[K::Char(' ')], "space", "resume", "resume a paused rollout (asks)", A::Resume, VIEWS, G::Steer, 2),
+    bind(&[K::Char('p')], "p", "promote", "promote: go to the next phase now (asks)", A::Promote, VERBS, G::Steer, 3),
+    bind(&[K::Char('P')], "P", "full", "promote --full: to 100 %, past all gates (asks)", A::PromoteFull, VERBS, G::Steer, 11),
+    bind(&[K::Char('r')], "r", "rollback", "roll back: to the previous version; in mid-rollout everything, or one host alone (asks)", A::Rollback, VERBS, G::Steer, 4),
+    bind(&[K::Char('t')], "t", "retry", "retry: held hosts take part again; after an abort, the same version once more (asks)", A::Retry, VERBS, G::Steer, 5),
+    bind(&[K::Char('d')], "d", "deploy", "deploy: choose a version, see the plan, confirm; takes a rollout under way back first", A::Deploy, VERBS, G::Steer, 8),
+
+    bind(&[K::Char(' ')], "space", "stop/go", "replay: stand still, or go on", A::PlayPause, REPLAY, G::Look, 1),
+    bind(&[K::Right], "left/right", "10 s", "replay: ten seconds back or on", A::StepOn, REPLAY, G::Look, 2),
+    bind(&[K::Left], "left", "", "replay: ten seconds back or on", A::StepBack, REPLAY, G::Look, 0),
+    bind(&[K::Char('+'), K::Char('=')], "+/-", "speed", "replay: faster or slower", A::Faster, REPLAY, G::Look, 3),
+    bind(&[K::Char('-')], "-", "", "replay: faster or slower", A::Slower, REPLAY, G::Look, 0),
+    bind(&[K::Home], "Home/End", "ends", "replay: to the beginning or the end", A::Begin, REPLAY, G::Look, 4),
+    bind(&[K::End], "End", "", "replay: to the beginning or the end", A::Finish, REPLAY, G::Look, 0),
+    bind(&[K::Char('l')], "l", "logs", "logs of the selected instance, followed", A::Logs, PANES, G::Look, 9),
+    bind(&[K::Esc, K::Char('q'), K::Char('l')], "Esc", "back", "back from logs or a large pane", A::Back, &[C::Logs], G::Look, 6),
+    bind(&[K::Esc], "Esc", "back", "back from logs or a large pane", A::Back, PANES, G::Look, 0),
+    bind(&[K::Char('/')], "/", "filter", "filter instances by host, id, version, state, health; !text for the others", A::Filter, PANES, G::Look, 10),
+    bind(&[K::Char('s')], "s", "scope", "instances and probes of this service, or of all", A::Scope, PANES, G::Look, 13),
+    bind(&[K::Enter], "Enter", "zoom", "give the focused pane the whole screen, or take it back", A::Zoom, PANES, G::Look, 12),
+
+    bind(&[K::Left], "left", "", "previous service", A::PreviousService, BOARD, G::Move, 0),
+    bind(&[K::Right], "right", "", "next service", A::NextService, BOARD, G::Move, 0),
+    bind(&[K::Tab], "Tab", "", "next pane", A::NextPane, PANES, G::Move, 0),
+    bind(&[K::BackTab], "Shift-Tab", "", "previous pane", A::PreviousPane, PANES, G::Move, 0),
+    bind(&[K::Char('1')], "1", "", "services", A::Focus(Pane::Services), PANES, G::Move, 0),
+    bind(&[K::Char('2')], "2", "", "rollout", A::Focus(Pane::Rollout), PANES, G::Move, 0),
+    bind(&[K::Char('3')], "3", "", "fleet", A::Focus(Pane::Fleet), PANES, G::Move, 0),
+    bind(&[K::Char('4')], "4", "", "health", A::Focus(Pane::Health), PANES, G::Move, 0),
+    bind(&[K::Char('5')], "5", "", "events", A::Focus(Pane::Events), PANES, G::Move, 0),
+    bind(&[K::Up, K::Char('k')], "k, up", "", "up", A::Up, MOVES, G::Move, 0),
+    bind(&[K::Down, K::Char('j')], "j, down", "", "down", A::Down, MOVES, G::Move, 0),
+    bind(&[K::PageUp, K::Ctrl('u'), K::Ctrl('b')], "PgUp", "", "a page up", A::PageUp, MOVES, G::Move, 0),
+    bind(&[K::PageDown, K::Ctrl('d'), K::Ctrl('f')], "PgDn", "", "a page down", A::PageDown, MOVES, G::Move, 0),
+    bind(&[K::Char('g')], "g", "", "to the first line", A::Top, MOVES, G::Move, 0),
+    bind(&[K::Home], "g", "", "to the first line", A::Top, VIEWS_HELP, G::Move, 0),
+    bind(&[K::Char('G')], "G", "", "to the last line; logs follow again", A::Bottom, MOVES, G::Move, 0),
+    bind(&[K::End], "G", "", "to the last line; logs follow again", A::Bottom, VIEWS_HELP, G::Move, 0),
+    bind(&[K::Left], "left", "", "long log lines to the left", A::Left, &[C::Logs], G::Move, 0),
+    bind(&[K::Right], "right", "", "long log lines to the right", A::Right, &[C::Logs], G::Move, 0),
+
+    bind(&[K::Char('?'), K::Esc, K::Char('q'), K::Enter], "?", "close", "", A::Help, &[C::Help], G::Answer, 2),
+    bind(&[K::Char('?')], "?", "help", "this page", A::Help, VERBS, G::Leave, 6),
+    bind(&[K::Char('q')], "q", "detach", "leave; the rollout goes on", A::Detach, PANES, G::Leave, 7),
+    bind(&[K::Ctrl('c')], "Ctrl-C", "", "leave from anywhere; the rollout goes on", A::Detach, EVERYWHERE, G::Leave, 0),
+    bind(&[K::Ctrl('z')], "Ctrl-Z", "", "to the shell; fg comes back", A::Suspend, EVERYWHERE, G::Leave, 0),
+    bind(&[K::Ctrl('l')], "Ctrl-L", "", "draw everything again", A::Redraw, EVERYWHERE, G::Leave, 0),
+];
+
+/// Whether `action` can be done now; if not, why not.
+pub fn possible(model: &Model, action: Action) -> Result<(), String> {
+    let verb = |kind| model.can(kind).map(drop);
+    match action {
+        A::Abort => verb(VerbKind::Abort),
+        A::Pause => verb(VerbKind::Pause),
+        A::Resume => verb(VerbKind::Resume),
+        A::Promote | A::PromoteFull => verb(VerbKind::Promote),
+        A::Rollback => verb(VerbKind::Rollback),
+        A::Retry => verb(VerbKind::Retry),
+        A::Deploy => verb(VerbKind::Deploy),
+        A::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
+        A::Logs => match (model.live(), model.instance_view()) {
+            (true, Some(_)) => Ok(()),
+            (true, None) => Err("no instance is selected".into()),
+            (false, _) => Err("logs come from the controller, which is lost".into()),
+        },
+        A::Confirm => match &model.overlay {
+            Overlay::Dialog(d) if d.moved_on(model).is_some() => {
+                Err("it has changed since you opened this".into())
+            }
+            Overlay::Dialog(d) => verb(d.verb()),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// What `key` does now. `Err` when it would do something that is not possible, with the reason.
+pub fn dispatch(model: &Model, key: Key) -> Option<Result<Action, String>> {
+    let context = context(model);
+    let mut first = None;
+    for b in TABLE.iter().filter(|b| b.contexts.contains(&context) && b.keys.contains(&key)) {
+        match possible(model, b.action) {
+            Ok(()) => return Some(Ok(b.action)),
+            Err(why) => first = first.or(Some(Err(why))),
+        }
+    }
+    first
+}
+
+/// What the bar offers now, in the order of the table.
+#[must_use]
+pub fn bar(model: &Model) -> Vec<&'static Binding> {
+    let context = context(model);
+    TABLE
+        .iter()
+        .filter(|b| b.bar > 0 && b.contexts.contains(&context) && possible(model, b.action).is_ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_end_of_a_split_escape_sequence_acts_without_a_question() {
+        let ends = ('A'..='H').chain('P'..='S').chain(['[', 'O', 'Z', '~', ';', 'M', 'I', '<', 'u']);
+        for c in ends {
+            for b in TABLE.iter().filter(|b| b.keys.contains(&Key::Char(c))) {
+                assert!(matches!(b.action, Action::PromoteFull | Action::Bottom), "{c} does {:?}", b.action);
+            }
+        }
+        // `G` only moves a selection; A to D, F and H, the ends of arrow keys, Home and End, have no line at all.
+        for c in ['A', 'B', 'C', 'D', 'F', 'H', '[', 'O'] {
+            assert!(!TABLE.iter().any(|b| b.keys.contains(&Key::Char(c))), "{c}");
+        }
+    }
+
+    #[test]
+    fn a_risky_verb_is_never_on_a_key_that_ends_a_line() {
+        for b in TABLE.iter().filter(|b| b.keys.contains(&Key::Enter)) {
+            assert!(!matches!(b.action, Action::Confirm), "{}", b.caption);
+        }
+    }
+
+    #[test]
+    fn every_line_of_the_help_has_a_caption_and_a_text() {
+        for b in TABLE.iter().filter(|b| b.group != Group::Answer) {
+            assert!(!b.caption.is_empty() && !b.help.is_empty(), "{b:?}");
+        }
+    }
+
+    #[test]
+    fn no_key_has_two_meanings_in_one_context() {
+        for context in EVERYWHERE {
+            for (n, b) in TABLE.iter().enumerate().filter(|(_, b)| b.contexts.contains(context)) {
+                for other in TABLE.iter().skip(n + 1).filter(|o| o.contexts.contains(context)) {
+                    let same = b.keys.iter().find(|k| other.keys.contains(k));
+                    let pause = b.action == Action::Pause && other.action == Action::Resume;
+                    assert!(same.is_none() || pause, "{same:?} in {context:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn alt_and_releases_are_no_keys() {
+        let alt = KeyEvent::new(KeyCode::Char('y'), KeyModifiers::ALT);
+        assert_eq!(Key::from_event(alt), None);
+        let mut release = KeyEvent::new(KeyCode::Char('y'), KeyModifiers::NONE);
+        release.kind = KeyEventKind::Release;
+        assert_eq!(Key::from_event(release), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! The cockpit: a terminal screen that is one more client of the controller.
+//!
+//! | part | what it is |
+//! | --- | --- |
+//! | `model` | all that is known; no I/O, no clock |
+//! | `rows` | the order of the instances and the counts, derived from the model |
+//! | `update` | what each message does to the model, and what is to be done outside |
+//! | `dialog` | questions before something happens, and what counts as an answer |
+//! | `keys` | the one table of keys: dispatch, bar and help page |
+//! | `view` | the picture, one pane per file, each a pure function of the model |
+//! | `theme` | palettes and glyphs |
+//! | `screen` | the picture's difference as bytes |
+//! | `term` | the terminal, taken and given back |
+//! | `link` | the connection, kept up |
+//! | `replay` | a past rollout in place of a connection |
+//! | `app` | the loop that joins them |
+
+mod app;
+pub mod dialog;
+#[doc(hidden)]
+pub mod fixture;
+mod format;
+pub mod keys;
+mod link;
+pub mod model;
+pub mod replay;
+mod rows;
+pub mod screen;
+mod term;
+pub mod theme;
+pub mod update;
+pub mod view;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+
+use color_eyre::eyre::{WrapErr as _, eyre};
+
+use crate::text::Safe;
+use model::Model;
+pub use replay::SPEEDS;
+use theme::{Palette, Theme};
+
+/// Which colours are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Colours {
+    /// Dark, or none when `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// For light text on a dark ground.
+    Dark,
+    /// For dark text on a light ground.
+    Light,
+    /// None.
+    None,
+}
+
+/// How the cockpit is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The fleet file; sent, with the SHA-256 of its bytes, with deploy and rollback.
+    pub fleet_file: Option<PathBuf>,
+    /// What others see as our name; the login name by default.
+    pub name: Option<String>,
+    /// Which colours.
+    pub colours: Colours,
+    /// ASCII only, even where the locale has UTF-8.
+    pub ascii: bool,
+    /// Watch only: all verbs are off.
+    pub read_only: bool,
+    /// Lines for an empty area, such as which versions to try.
+    pub demo_hint: Option<Vec<Safe>>,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The operator left; rollouts go on.
+    Detached,
+    /// SIGTERM or SIGINT.
+    Signal,
+    /// The terminal is gone.
+    HungUp,
+}
+
+/// Opens the cockpit on the controller behind `socket` and returns when the operator leaves, with the terminal as it
+/// was. A controller that is not there (yet) is waited for.
+///
+/// Makes its own runtime, so it must not be called inside of one.
+///
+/// # Errors
+/// When standard input or output is no terminal, or one that cannot place text (`TERM=dumb`), and when the terminal
+/// fails.
+pub fn run(socket: PathBuf, options: Options) -> color_eyre::Result<End> {
+    // The controller has another working directory.
+    let fleet_file = options.fleet_file.clone().map(|f| std::path::absolute(&f).unwrap_or(f));
+    open(options, |model, theme| app::App::new(socket, model, theme, fleet_file))
+}
+
+/// Plays a past rollout, until the operator leaves. Nothing is connected, and no verb is possible.
+///
+/// Makes its own runtime, so it must not be called inside of one.
+///
+/// # Errors
+/// As [`run`].
+pub fn replay(
+    player: replay::Player,
+    rollout: Safe,
+    speed: u32,
+    options: Options,
+) -> color_eyre::Result<End> {
+    open(options, |model, theme| app::App::replaying(player, rollout, speed, model, theme))
+}
+
+fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_eyre::Result<End> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return Err(eyre!("not a terminal: use 'pilothouse status --watch'"));
+    }
+    let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    if env("TERM").is_none_or(|t| t == "dumb") {
+        return Err(eyre!("this terminal (TERM=dumb) cannot show a screen: use 'pilothouse status --watch'"));
+    }
+    let theme = choose_theme(&options, env);
+    // The theme has decided already; crossterm would drop bold and reverse along with the colour.
+    crossterm::style::force_color_output(true);
+    let name = options.name.or_else(|| env("LOGNAME")).or_else(|| env("USER")).unwrap_or_default();
+    let model = Model {
+        name: Safe::capped(&name, 40),
+        read_only: options.read_only,
+        demo_hint: options.demo_hint.unwrap_or_default(),
+        ..Model::default()
+    };
+    term::hook_panics();
+    // The screen has this thread to itself; everything else is on the other one, so that reading a large snapshot
+    // never delays a key.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("cockpit")
+        .enable_all()
+        .build()
+        .wrap_err("cannot start the cockpit's runtime")?;
+    let (end, words) = runtime.block_on(async {
+        tokio::spawn(app::watchdog());
+        let mut app = app(model, theme);
+        let end = app.run().await;
+        let mut words = app.last_word().await;
+        words.extend(farewell(&app.model));
+        (end, words)
+    });
+    runtime.shutdown_background();
+    let end = end.wrap_err("the terminal failed")?;
+    if end != End::HungUp {
+        let text = words.iter().map(|w| Safe::new(w).as_str().to_owned() + "\n").collect::<String>();
+        // Nobody may be left to read it.
+        let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+    }
+    Ok(end)
+}
+
+/// What to know after leaving: that rollouts go on.
+fn farewell(model: &Model) -> Vec<String> {
+    if model.replay.is_some() {
+        return vec![];
+    }
+    let Some(snapshot) = &model.snapshot else { return vec!["Detached; no controller was reached.".into()] };
+    let moving: Vec<String> = snapshot
+        .services
+        .iter()
+        .filter(|s| s.rollout.as_ref().is_some_and(|r| !r.status.ended()))
+        .filter_map(|s| dialog::stance(s).map(|stance| format!("Detached; {} goes on: {stance}.", s.name)))
+        .collect();
+    if moving.is_empty() { vec!["Detached; no rollout is under way.".into()] } else { moving }
+}
+
+fn choose_theme(options: &Options, env: impl Fn(&str) -> Option<String>) -> Theme {
+    let palette = match options.colours {
+        Colours::Dark => Palette::Dark,
+        Colours::Light => Palette::Light,
+        Colours::None => Palette::None,
+        Colours::Auto if env("NO_COLOR").is_some() => Palette::None,
+        Colours::Auto => Palette::Dark,
+    };
+    let locale =
+        env("LC_ALL").or_else(|| env("LC_CTYPE")).or_else(|| env("LANG")).unwrap_or_default().to_lowercase();
+    let utf8 = locale.contains("utf-8") || locale.contains("utf8");
+    Theme { palette, ascii: options.ascii || !utf8 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn theme(options: &Options, vars: &[(&str, &str)]) -> Theme {
+        choose_theme(options, |name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))
+    }
+
+    #[test]
+    fn locale_and_no_color_decide_unless_something_is_asked_for() {
+        let auto = Options::default();
+        assert_eq!(theme(&auto, &[("LANG", "ko_KR.UTF-8")]), Theme { palette: Palette::Dark, ascii: false });
+        assert!(theme(&auto, &[("LANG", "en_US.UTF-8"), ("LC_ALL", "C")]).ascii);
+        assert!(theme(&auto, &[]).ascii);
+        assert_eq!(
+            theme(&auto, &[("NO_COLOR", "1"), ("LC_CTYPE", "C.utf8")]),
+            Theme { palette: Palette::None, ascii: false }
+        );
+        let light = Options { colours: Colours::Light, ascii: true, ..Options::default() };
+        assert_eq!(
+            theme(&light, &[("NO_COLOR", "1"), ("LANG", "C.UTF-8")]),
+            Theme { palette: Palette::Light, ascii: true }
+        );
+    }
+}

@@ -1,0 +1,131 @@
+//! Which instances the fleet pane shows and in which order, and the header's counts: derived from the snapshot, and
+//! only when something they come from has changed.
+
+use crate::api::{HealthView, InstanceView, Role, ServiceView};
+use crate::text::Safe;
+
+use super::model::{Counts, Model, Widths, health_word};
+
+impl Model {
+    /// Brings what is derived from the snapshot up to date, as far as it has changed. Sorting thousands of instances
+    /// is the dearest thing here, and the common change (a probe, cpu, memory) does not need it.
+    pub fn settle(&mut self) {
+        if std::mem::take(&mut self.counts_stale) {
+            self.count();
+        }
+        if std::mem::take(&mut self.rows_stale) {
+            self.sort();
+        }
+    }
+
+    /// Whether a new view of an instance belongs into the same row as the old one.
+    #[must_use]
+    pub fn same_row(&self, new: &InstanceView) -> bool {
+        let Some(instances) = self.snapshot.as_ref().map(|s| &s.instances) else { return false };
+        let Some(old) = instances.binary_search_by(|i| i.id.cmp(&new.id)).ok().and_then(|n| instances.get(n))
+        else {
+            return false;
+        };
+        // What is filtered by may have changed.
+        self.filter.text.is_empty()
+            && (&old.service, &old.host, &old.version, old.role)
+                == (&new.service, &new.host, &new.version, new.role)
+    }
+
+    fn count(&mut self) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let moving = |s: &&ServiceView| s.rollout.as_ref().is_some_and(|r| !r.status.ended());
+        self.counts = Counts {
+            instances: snapshot.instances.len(),
+            unhealthy: snapshot.instances.iter().filter(|i| i.health == HealthView::Unhealthy).count(),
+            rollouts: snapshot.services.iter().filter(moving).count(),
+            lost_hosts: snapshot.hosts.iter().filter(|h| !h.reachable && !h.out).count(),
+            lost_proxies: snapshot.proxies.iter().filter(|p| !p.reachable).count(),
+        };
+        if self.service_view().is_none() {
+            let first = snapshot.services.iter().find(moving).or(snapshot.services.first());
+            self.service = first.map(|s| s.name.clone());
+            self.rows_stale = true;
+        }
+    }
+
+    /// The rows of the fleet pane, and what comes from them.
+    fn sort(&mut self) {
+        let Some(snapshot) = &self.snapshot else { return };
+        let (negate, needle) = match self.filter.text.strip_prefix('!') {
+            Some(rest) => (true, rest.to_lowercase()),
+            None => (false, self.filter.text.to_lowercase()),
+        };
+        let wanted = |i: &InstanceView| {
+            (self.all_services || Some(&i.service) == self.service.as_ref())
+                && (needle.is_empty() || matches(i, &needle) != negate)
+        };
+        self.rows.clear();
+        let mut widths = Widths::default();
+        for (n, i) in snapshot.instances.iter().enumerate().filter(|(_, i)| wanted(i)) {
+            self.rows.push(u32::try_from(n).unwrap_or(u32::MAX));
+            let fit = |w: &mut u16, text: &Safe| *w = (*w).max(super::view::columns(text.as_str()));
+            fit(&mut widths.host, &i.host);
+            fit(&mut widths.instance, &i.id);
+            fit(&mut widths.version, &i.version);
+        }
+        self.widths = widths;
+        let key = |n: &u32| {
+            snapshot
+                .instances
+                .get(*n as usize)
+                .map(|i| (&i.service, rank(i.role), &i.host, &i.version, &i.id))
+        };
+        self.rows.sort_by(|a, b| key(a).cmp(&key(b)));
+        // The selection follows the instance, not the line it was on.
+        let at = self.instance.as_ref().and_then(|id| {
+            let is = |n: &u32| snapshot.instances.get(*n as usize).is_some_and(|i| i.id == *id);
+            self.rows.iter().position(is)
+        });
+        self.cursor = at.unwrap_or(self.cursor.min(self.rows.len().saturating_sub(1)));
+        self.instance = self.row(self.cursor).map(|i| i.id.clone());
+    }
+
+    /// Moves the selection in the fleet pane to row `to`.
+    pub fn select_row(&mut self, to: usize) {
+        self.cursor = to.min(self.rows.len().saturating_sub(1));
+        self.instance = self.row(self.cursor).map(|i| i.id.clone());
+    }
+}
+
+fn rank(role: Role) -> u8 {
+    match role {
+        // What is being watched must not fall below the fold of a short terminal.
+        Role::Candidate => 0,
+        Role::Stable => 1,
+        Role::Old => 2,
+    }
+}
+
+fn matches(i: &InstanceView, needle: &str) -> bool {
+    let role = match i.role {
+        Role::Stable => "stable",
+        Role::Candidate => "candidate",
+        Role::Old => "old",
+    };
+    [
+        i.host.as_str(),
+        i.id.as_str(),
+        i.version.as_str(),
+        i.state.as_str(),
+        i.probe.as_str(),
+        health_word(i.health),
+        role,
+    ]
+    .iter()
+    .any(|field| contains(field, needle))
+}
+
+/// Whether `field` contains `needle`, which is in lower case, whatever the case of `field`.
+fn contains(field: &str, needle: &str) -> bool {
+    if field.is_ascii() {
+        let (field, needle) = (field.as_bytes(), needle.as_bytes());
+        return field.windows(needle.len()).any(|w| w.eq_ignore_ascii_case(needle));
+    }
+    field.to_lowercase().contains(needle)
+}

@@ -1,0 +1,156 @@
+//! From the model to bytes: draws into a buffer, compares with what is shown, writes the difference in one piece.
+//!
+//! Nothing is written when nothing differs, not even the cursor; and no question is asked of the terminal, because
+//! the answer of a slow link would arrive among the keys.
+
+use std::io::{self, Write};
+
+use crossterm::queue;
+use crossterm::style::{Attribute, ResetColor, SetAttribute};
+use crossterm::terminal::{Clear, ClearType};
+use ratatui::backend::{Backend as _, CrosstermBackend};
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::model::Model;
+use super::theme::Theme;
+use super::view;
+
+/// What is shown, and where it is written to.
+pub struct Screen<W: Write> {
+    backend: CrosstermBackend<W>,
+    shown: Buffer,
+    next: Buffer,
+    /// Nobody knows what is on the terminal.
+    unknown: bool,
+}
+
+impl<W: Write> Screen<W> {
+    /// A screen that nothing was drawn on.
+    pub fn new(out: W) -> Self {
+        let none = Buffer::empty(Rect::ZERO);
+        Self { backend: CrosstermBackend::new(out), shown: none.clone(), next: none, unknown: true }
+    }
+
+    /// The next draw draws everything.
+    pub fn forget(&mut self) {
+        self.unknown = true;
+    }
+
+    /// Draws the model; returns whether anything was written.
+    ///
+    /// # Errors
+    /// Whatever writing to the terminal gives.
+    pub fn draw(&mut self, model: &mut Model, theme: &Theme) -> io::Result<bool> {
+        model.settle();
+        let (w, h) = model.size;
+        let area = Rect::new(0, 0, w, h);
+        let all = self.unknown || area != self.shown.area;
+        if all {
+            self.shown = Buffer::empty(area);
+            self.next = Buffer::empty(area);
+        } else {
+            self.next.reset();
+        }
+        view::render(model, theme, area, &mut self.next);
+        if !all && self.next == self.shown {
+            return Ok(false);
+        }
+        if all {
+            queue!(self.backend, SetAttribute(Attribute::Reset), ResetColor, Clear(ClearType::All))?;
+        }
+        self.backend.draw(self.shown.diff_iter(&self.next))?;
+        Write::flush(&mut self.backend)?;
+        self.unknown = false;
+        std::mem::swap(&mut self.shown, &mut self.next);
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::api::{Change, Delta, Snapshot};
+    use crate::client::Update;
+    use crate::tui::fixture;
+    use crate::tui::update::{Msg, update};
+
+    #[derive(Clone, Default)]
+    struct Counting {
+        bytes: Rc<Cell<usize>>,
+        flushes: Rc<Cell<usize>>,
+    }
+
+    impl Write for Counting {
+        fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+            self.bytes.set(self.bytes.get() + buf.len());
+            Ok(buf.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            self.flushes.set(self.flushes.get() + 1);
+            Ok(())
+        }
+    }
+
+    /// Twenty instances at 80×24, painted once; returns what that took.
+    fn painted(snapshot: Snapshot) -> (Model, Screen<Counting>, Counting, usize) {
+        let mut model = Model::default();
+        update(&mut model, Msg::Time { now_ms: 0, wall_ms: fixture::WALL_MS });
+        update(&mut model, Msg::Resize(80, 24));
+        update(&mut model, Msg::Update(Update::Snapshot(Box::new(snapshot))));
+        let out = Counting::default();
+        let mut screen = Screen::new(out.clone());
+        assert!(screen.draw(&mut model, &Theme::default()).unwrap());
+        let first = out.bytes.replace(0);
+        out.flushes.set(0);
+        (model, screen, out, first)
+    }
+
+    #[test]
+    fn a_frame_costs_what_changed() {
+        let (mut model, mut screen, out, first) = painted(fixture::crowd(20));
+        assert!((1_000..6_000).contains(&first), "first paint: {first} bytes");
+
+        assert!(!screen.draw(&mut model, &Theme::default()).unwrap());
+        assert_eq!((out.bytes.get(), out.flushes.get()), (0, 0), "nothing changed");
+
+        let shown = model.row(0).unwrap().clone();
+        let changed = crate::api::InstanceView { probe_ms: Some(99), ..shown };
+        let seq = model.snapshot.as_ref().unwrap().seq + 1;
+        let delta = Delta { seq, changes: vec![Change::Instance(Box::new(changed))] };
+        update(&mut model, Msg::Update(Update::Delta(delta)));
+        assert!(screen.draw(&mut model, &Theme::default()).unwrap());
+        let one = out.bytes.replace(0);
+        assert!(one > 0 && one <= 80, "one instance changed: {one} bytes");
+    }
+
+    #[test]
+    fn a_change_out_of_sight_writes_nothing() {
+        let (mut model, mut screen, out, _) = painted(fixture::crowd(1000));
+        let far = model.row(900).unwrap().clone();
+        let changed = crate::api::InstanceView { probe_ms: Some(99), ..far };
+        let seq = model.snapshot.as_ref().unwrap().seq + 1;
+        update(
+            &mut model,
+            Msg::Update(Update::Delta(Delta { seq, changes: vec![Change::Instance(Box::new(changed))] })),
+        );
+        assert!(model.dirty);
+        assert!(!screen.draw(&mut model, &Theme::default()).unwrap());
+        assert_eq!(out.bytes.get(), 0);
+    }
+
+    #[test]
+    fn a_resize_draws_everything_again_and_a_huge_claim_is_limited() {
+        let (mut model, mut screen, out, first) = painted(fixture::canary());
+        update(&mut model, Msg::Resize(81, 24));
+        assert!(screen.draw(&mut model, &Theme::default()).unwrap());
+        assert!(out.bytes.get() > first / 2);
+        update(&mut model, Msg::Resize(u16::MAX, u16::MAX));
+        assert!(screen.draw(&mut model, &Theme::default()).unwrap());
+        update(&mut model, Msg::Resize(0, 0));
+        assert!(screen.draw(&mut model, &Theme::default()).is_ok());
+    }
+}

@@ -1,0 +1,215 @@
+//! Keys: what the table says they do.
+
+use crate::text::Safe;
+use crate::tui::dialog::{Ask, Pick};
+use crate::tui::keys::{self, Action, Key};
+use crate::tui::model::{Link, Logs, Loudness, Model, Overlay, Pane, Replay};
+use crate::tui::replay::{SPEEDS, STEP_MS};
+use crate::tui::view;
+
+use super::{Cmd, ask, tell};
+
+/// A key was pressed.
+pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
+    // A notice that had to be seen has been seen, unless the key came in the same breath.
+    model.notice = None;
+    match (keys::dispatch(model, key), key) {
+        (Some(Ok(action)), _) => act(model, action),
+        (Some(Err(why)), _) => {
+            refuse(model, why);
+            vec![]
+        }
+        (None, Key::Char(c)) => {
+            ask::letter(model, c);
+            vec![]
+        }
+        (None, _) => vec![],
+    }
+}
+
+fn refuse(model: &mut Model, why: String) {
+    match super::open_dialog(model) {
+        Some(dialog) => dialog.complaint = Some(format!("not sent: {why}. Esc, then look again").into()),
+        None => tell(model, Loudness::Bad, why),
+    }
+}
+
+fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
+    match action {
+        Action::Abort => ask::open(model, Ask::Abort),
+        Action::Pause => return ask::pause(model),
+        Action::Resume => ask::open(model, Ask::Resume),
+        Action::Promote => ask::open(model, Ask::Promote { full: false }),
+        Action::PromoteFull => ask::open(model, Ask::Promote { full: true }),
+        Action::Rollback => ask::open(model, Ask::Rollback { host: None }),
+        Action::Retry => return ask::retry(model),
+        Action::Deploy => ask::open(model, Ask::Pick(Pick::default())),
+        Action::Confirm => return ask::confirm(model),
+        Action::Accept => return ask::accept(model),
+        Action::Cancel => ask::cancel(model),
+        Action::Erase => ask::erase(model),
+        Action::Logs => return follow(model),
+        Action::Filter => {
+            model.filtering = true;
+            model.focus = Pane::Fleet;
+        }
+        Action::Scope => {
+            model.all_services = !model.all_services;
+            model.rows_stale = true;
+        }
+        Action::Zoom => model.zoom = !model.zoom,
+        Action::Help => {
+            let open = matches!(model.overlay, Overlay::Help(_));
+            model.overlay = if open { Overlay::None } else { Overlay::Help(0) };
+        }
+        Action::Back => return back(model),
+        Action::Detach => return vec![Cmd::Leave],
+        Action::Suspend => return vec![Cmd::Suspend],
+        Action::Redraw => return vec![Cmd::Redraw],
+        Action::NextPane => focus(model, 1),
+        Action::PreviousPane => focus(model, Pane::ALL.len() - 1),
+        Action::Focus(pane) => model.focus = pane,
+        Action::NextService => service(model, 1),
+        Action::PreviousService => service(model, -1),
+        Action::Up => scroll(model, -1),
+        Action::Down => scroll(model, 1),
+        Action::PageUp => scroll(model, -page(model)),
+        Action::PageDown => scroll(model, page(model)),
+        Action::Top => scroll(model, isize::MIN / 2),
+        Action::Bottom => scroll(model, isize::MAX / 2),
+        Action::PlayPause => return play_pause(model),
+        Action::Faster => speed(model, 1),
+        Action::Slower => speed(model, -1),
+        Action::StepBack => return step(model, |r| r.at_ms.saturating_sub(STEP_MS)),
+        Action::StepOn => return step(model, |r| r.at_ms.saturating_add(STEP_MS)),
+        Action::Begin => return step(model, |_| 0),
+        Action::Finish => return step(model, |r| r.length_ms),
+        Action::Left => sideways(model, -16),
+        Action::Right => sideways(model, 16),
+    }
+    vec![]
+}
+
+/// At the end it begins again.
+fn play_pause(model: &mut Model) -> Vec<Cmd> {
+    let Some(replay) = &mut model.replay else { return vec![] };
+    replay.paused = !replay.paused;
+    let over = !replay.paused && replay.at_ms >= replay.length_ms;
+    if over { vec![Cmd::Seek(0)] } else { vec![] }
+}
+
+fn speed(model: &mut Model, by: isize) {
+    let Some(replay) = &mut model.replay else { return };
+    let at = SPEEDS.iter().position(|s| *s >= replay.speed).unwrap_or(0);
+    let to = at.saturating_add_signed(by).min(SPEEDS.len() - 1);
+    replay.speed = SPEEDS.get(to).copied().unwrap_or(replay.speed);
+}
+
+fn step(model: &Model, to: impl FnOnce(&Replay) -> u64) -> Vec<Cmd> {
+    model.replay.as_ref().map(|r| Cmd::Seek(to(r).min(r.length_ms))).into_iter().collect()
+}
+
+fn follow(model: &mut Model) -> Vec<Cmd> {
+    let Some(instance) = model.instance_view().map(|i| i.id.clone()) else { return vec![] };
+    model.counter += 1;
+    let generation = model.counter;
+    model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
+    vec![Cmd::Follow { generation, instance }]
+}
+
+/// The lines ended with the connection; they start over where an open log pane waits for them.
+pub(super) fn follow_again(model: &mut Model) -> Vec<Cmd> {
+    let Some(instance) = model.logs.as_ref().map(|l| l.instance.clone()) else { return vec![] };
+    model.counter += 1;
+    let generation = model.counter;
+    model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
+    vec![Cmd::Follow { generation, instance }]
+}
+
+fn back(model: &mut Model) -> Vec<Cmd> {
+    if model.logs.take().is_some() {
+        return vec![Cmd::Unfollow];
+    }
+    if model.zoom {
+        model.zoom = false;
+    } else if !model.filter.text.is_empty() {
+        model.filter.text.clear();
+        model.rows_stale = true;
+    }
+    vec![]
+}
+
+fn focus(model: &mut Model, by: usize) {
+    let at = Pane::ALL.iter().position(|p| *p == model.focus).unwrap_or(0);
+    if let Some(pane) = Pane::ALL.get((at + by) % Pane::ALL.len()) {
+        model.focus = *pane;
+    }
+}
+
+fn service(model: &mut Model, by: isize) {
+    let Some(snapshot) = &model.snapshot else { return };
+    let names: Vec<&Safe> = snapshot.services.iter().map(|s| &s.name).collect();
+    let at = names.iter().position(|n| Some(*n) == model.service.as_ref()).unwrap_or(0);
+    let to = at.saturating_add_signed(by).min(names.len().saturating_sub(1));
+    let next = names.get(to).map(|n| (*n).clone());
+    if next != model.service {
+        model.service = next;
+        model.cursor = 0;
+        model.instance = None;
+        model.health_back = 0;
+        model.rows_stale = true;
+    }
+}
+
+/// Lines of a page in what scrolls now.
+fn page(model: &Model) -> isize {
+    isize::try_from(view::page(model).saturating_sub(1).max(1)).unwrap_or(1)
+}
+
+fn scroll(model: &mut Model, by: isize) {
+    if let Overlay::Dialog(_) = model.overlay {
+        ask::choose(model, by > 0);
+        return;
+    }
+    if let Overlay::Help(top) = &mut model.overlay {
+        *top = top.saturating_add_signed(by).min(view::help_lines());
+        return;
+    }
+    if let Some(logs) = &mut model.logs {
+        logs.back = logs.back.saturating_add_signed(-by).min(logs.lines.len().saturating_sub(1));
+        return;
+    }
+    match model.focus {
+        Pane::Services | Pane::Rollout => service(model, by),
+        Pane::Fleet => {
+            let to = model.cursor.saturating_add_signed(by);
+            model.select_row(to);
+        }
+        Pane::Health => {
+            let most = model.snapshot.as_ref().map_or(0, |s| s.probes.len());
+            model.health_back = model.health_back.saturating_add_signed(-by).min(most.saturating_sub(1));
+        }
+        Pane::Events => {
+            let most = model.snapshot.as_ref().map_or(0, |s| s.events.len());
+            model.events_back = model.events_back.saturating_add_signed(-by).min(most.saturating_sub(1));
+        }
+    }
+}
+
+fn sideways(model: &mut Model, by: isize) {
+    if let Some(logs) = &mut model.logs {
+        logs.left = logs.left.saturating_add_signed(by).min(crate::tui::model::LOG_CHARS);
+    }
+}
+
+impl Link {
+    /// Why verbs are off, in a word for the header; `None` when they are on.
+    #[must_use]
+    pub fn trouble(&self) -> Option<&'static str> {
+        match self {
+            Self::Live => None,
+            Self::Connecting => Some("connecting"),
+            Self::Lost { .. } => Some("LOST"),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Pane 5: what happened, newest at the bottom.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+use super::pen::Pen;
+use crate::api::{EventView, Level};
+use crate::tui::format;
+use crate::tui::model::{Model, Pane};
+use crate::tui::theme::{Theme, Tone};
+
+pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let back = format!("{} back", model.events_back);
+    let title: &[(&str, Tone)] =
+        if model.events_back > 0 { &[(back.as_str(), Tone::Warn)] } else { &[("UTC", Tone::Dim)] };
+    let inner = super::frame(model, theme, area, Pane::Events, title, buf);
+    let Some(snapshot) = &model.snapshot else { return };
+    let many = snapshot.services.len() > 1;
+    let end = snapshot.events.len().saturating_sub(model.events_back);
+    let events = snapshot.events.get(..end).unwrap_or_default();
+    // From the newest up, until the pane is full: an event may take several rows, and on a small pane two at most.
+    let room = usize::from(inner.width.saturating_sub(11));
+    let most = if inner.height > 8 { 4 } else { 2 };
+    let mut rows: Vec<(Option<&EventView>, String, Tone)> = Vec::new();
+    for e in events.iter().rev() {
+        if rows.len() >= usize::from(inner.height) {
+            break;
+        }
+        let tone = match e.level {
+            Level::Info => Tone::Plain,
+            Level::Warn => Tone::Warn,
+            Level::Error => Tone::Bad,
+        };
+        let mut text = if e.level == Level::Info { String::new() } else { "! ".to_owned() };
+        if let Some(service) = e.service.as_ref().filter(|_| many) {
+            text.push_str(&format!("{service}: "));
+        }
+        text.push_str(e.text.as_str());
+        if !e.by.is_empty() && e.by.as_str() != "pilothouse" && !e.text.as_str().contains(e.by.as_str()) {
+            text.push_str(&format!(" ({})", e.by));
+        }
+        let mut lines = super::wrap(&text, room);
+        if lines.len() > most {
+            lines.truncate(most);
+            if let Some(last) = lines.last_mut() {
+                last.push_str(theme.glyphs().cut);
+            }
+        }
+        for (n, line) in lines.into_iter().enumerate().rev() {
+            rows.push(((n == 0).then_some(e), line, tone));
+        }
+    }
+    rows.truncate(inner.height.into());
+    for (row, (event, line, tone)) in (0..inner.height).zip(rows.into_iter().rev()) {
+        let mut pen = Pen::new(buf, theme, inner, row);
+        pen.column(&event.map(|e| format::clock(e.at_ms)).unwrap_or_default(), 8, Tone::Dim)
+            .text(&line, tone);
+    }
+    if snapshot.events.is_empty() {
+        Pen::new(buf, theme, inner, 0).text("nothing has happened yet", Tone::Dim);
+    }
+}

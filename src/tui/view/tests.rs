@@ -1,0 +1,440 @@
+use proptest::prelude::*;
+use ratatui::style::{Color, Modifier};
+
+use super::*;
+use crate::api::{HealthView, Role, RolloutStatus, Snapshot};
+use crate::client::Update;
+use crate::text::Safe;
+use crate::tui::fixture;
+use crate::tui::keys::Key;
+use crate::tui::model::Planned;
+use crate::tui::theme::Palette;
+use crate::tui::update::{Msg, update};
+
+const COLOUR: Theme = Theme { palette: Palette::Dark, ascii: false };
+const NO_COLOUR: Theme = Theme { palette: Palette::None, ascii: false };
+const ASCII: Theme = Theme { palette: Palette::Dark, ascii: true };
+
+fn model(snapshot: Snapshot, size: (u16, u16)) -> Model {
+    let mut m = Model { name: "operator".into(), ..Model::default() };
+    for msg in [
+        Msg::Time { now_ms: 1_000, wall_ms: fixture::WALL_MS },
+        Msg::Resize(size.0, size.1),
+        Msg::Update(Update::Snapshot(Box::new(snapshot))),
+        Msg::Drawn,
+    ] {
+        update(&mut m, msg);
+    }
+    m
+}
+
+fn press(m: &mut Model, keys: &str) {
+    for c in keys.chars() {
+        update(m, Msg::Key(if c == '\n' { Key::Enter } else { Key::Char(c) }));
+        update(m, Msg::Drawn);
+    }
+}
+
+fn picture(m: &mut Model, theme: &Theme) -> Buffer {
+    m.settle();
+    let area = screen(m);
+    let mut buf = Buffer::empty(area);
+    render(m, theme, area, &mut buf);
+    buf
+}
+
+fn text(buf: &Buffer) -> String {
+    let rows = (0..buf.area.height).map(|y| {
+        let mut row = String::new();
+        let mut x = 0;
+        while x < buf.area.width {
+            let symbol = buf[(x, y)].symbol();
+            row.push_str(symbol);
+            x += columns(symbol).max(1);
+        }
+        row.trim_end().to_owned()
+    });
+    rows.collect::<Vec<_>>().join("\n")
+}
+
+/// One letter a cell: the colour's, `B` bold, `-` dim, `#` reversed, `!` on red, `.` plain.
+fn styles(buf: &Buffer) -> String {
+    let letter = |x, y| {
+        let c = &buf[(x, y)];
+        let plain = c.symbol() == " " && !c.modifier.contains(Modifier::REVERSED) && c.bg == Color::Reset;
+        match c.fg {
+            _ if plain => ' ',
+            _ if c.bg == Color::Red => '!',
+            _ if c.modifier.contains(Modifier::REVERSED) => '#',
+            Color::Green => 'g',
+            Color::Yellow => 'y',
+            Color::LightRed => 'r',
+            Color::Cyan => 'c',
+            Color::LightMagenta => 'm',
+            Color::LightCyan => 'a',
+            _ if c.modifier.contains(Modifier::DIM) => '-',
+            _ if c.modifier.contains(Modifier::BOLD) => 'B',
+            _ => '.',
+        }
+    };
+    let rows = (0..buf.area.height).map(|y| (0..buf.area.width).map(|x| letter(x, y)).collect::<String>());
+    rows.map(|r| r.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// Where `needle` starts.
+fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
+    let rows = text(buf);
+    for (y, row) in (0u16..).zip(rows.lines()) {
+        if let Some((before, _)) = row.split_once(needle) {
+            return (columns(before), y);
+        }
+    }
+    panic!("{needle:?} is not in\n{rows}");
+}
+
+const SCENES: [&str; 19] = [
+    "canary",
+    "empty",
+    "undeployed",
+    "lost",
+    "abort",
+    "deploy",
+    "help",
+    "production",
+    "finished",
+    "held",
+    "many_hosts",
+    "empty_place",
+    "down",
+    "preview",
+    "compared",
+    "followed",
+    "one_host",
+    "retry",
+    "instead",
+];
+
+fn scene(name: &str, size: (u16, u16)) -> Model {
+    match name {
+        "canary" => model(fixture::canary(), size),
+        "empty" => model(fixture::empty(), size),
+        "undeployed" => model(fixture::undeployed(), size),
+        "production" => model(fixture::production(), size),
+        "held" => model(fixture::held(), size),
+        "many_hosts" => model(fixture::many_hosts(), size),
+        "empty_place" => model(fixture::empty_place(), size),
+        "down" => model(fixture::down(), size),
+        "preview" => model(fixture::preview(), size),
+        "compared" => model(fixture::compared(), size),
+        "followed" => model(fixture::followed(), size),
+        "one_host" => {
+            let mut m = model(fixture::empty_place(), size);
+            press(&mut m, "r");
+            update(&mut m, Msg::Key(Key::Down));
+            m
+        }
+        "retry" => {
+            let mut m = model(fixture::held(), size);
+            press(&mut m, "t");
+            m
+        }
+        "instead" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "d");
+            planned(&mut m, "1.6.0");
+            m
+        }
+        "lost" => {
+            let mut m = model(fixture::canary(), size);
+            update(&mut m, Msg::Time { now_ms: 43_000, wall_ms: fixture::WALL_MS + 42_000 });
+            update(&mut m, Msg::Lost("no answer: nothing for 15 s".into()));
+            m
+        }
+        "abort" => {
+            let mut m = model(fixture::production(), size);
+            press(&mut m, "a");
+            m
+        }
+        "help" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "?");
+            m
+        }
+        "deploy" | "finished" => {
+            let mut m = model(fixture::finished(), size);
+            m.service = Some("web".into());
+            m.rows_stale = true;
+            if name == "deploy" {
+                press(&mut m, "d");
+                planned(&mut m, "1.6.0");
+            }
+            m
+        }
+        other => panic!("no scene {other}"),
+    }
+}
+
+/// The version is typed, and its plan comes.
+fn planned(m: &mut Model, version: &str) {
+    press(m, &format!("{version}\n"));
+    let planned = Planned { plan: fixture::plan(), fleet_hash: None };
+    let (service, version) = ("web".into(), version.to_owned());
+    update(m, Msg::Planned { service, version, result: Ok(Box::new(planned)) });
+}
+
+#[test]
+fn whole_screens() {
+    for name in SCENES {
+        for size in [(40, 10), (80, 24), (200, 50)] {
+            for (look, theme) in [("colour", COLOUR), ("no_color", NO_COLOUR), ("ascii", ASCII)] {
+                let buf = picture(&mut scene(name, size), &theme);
+                let mut out = text(&buf);
+                if look == "ascii" {
+                    assert!(out.is_ascii(), "{out}");
+                }
+                if size.0 == 80 && look != "ascii" {
+                    out = format!("{out}\n{}\n{}", "=".repeat(80), styles(&buf));
+                }
+                insta::assert_snapshot!(format!("{name}_{}x{}_{look}", size.0, size.1), out);
+            }
+        }
+    }
+}
+
+#[test]
+fn header_rollout_and_verbs_stay_on_the_smallest_screen_that_is_promised() {
+    let buf = picture(&mut scene("production", (40, 10)), &COLOUR);
+    for part in
+        ["shop", "PRODUCTION", "1.4.2", "25%", "a abort", "space pause", "p promote", "? help", "q detach"]
+    {
+        find(&buf, part);
+    }
+}
+
+#[test]
+fn the_production_badge_is_on_red_and_without_colour_reversed() {
+    let buf = picture(&mut scene("production", (80, 24)), &COLOUR);
+    let at = find(&buf, "PRODUCTION");
+    assert_eq!((buf[at].bg, buf[at].fg), (Color::Red, Color::White));
+    let buf = picture(&mut scene("production", (80, 24)), &NO_COLOUR);
+    assert!(buf[at].modifier.contains(Modifier::REVERSED));
+    assert_eq!(buf[at].bg, Color::Reset);
+    let buf = picture(&mut scene("canary", (80, 24)), &COLOUR);
+    assert_eq!(buf[find(&buf, "staging")].bg, Color::Reset);
+}
+
+#[test]
+fn a_failing_probe_is_a_word_and_red_and_the_selected_row_is_reversed() {
+    let mut m = scene("canary", (80, 24));
+    press(&mut m, "3");
+    let buf = picture(&mut m, &COLOUR);
+    assert_eq!(buf[find(&buf, "FAIL 503")].fg, Color::LightRed);
+    let (_, y) = find(&buf, "▶ node-1");
+    assert!((1..79).all(|x| buf[(x, y)].modifier.contains(Modifier::REVERSED)));
+    assert!(!buf[(10, y + 1)].modifier.contains(Modifier::REVERSED));
+}
+
+#[test]
+fn a_lost_picture_has_no_colours_left_but_the_header_shouts() {
+    let buf = picture(&mut scene("lost", (80, 24)), &COLOUR);
+    assert_eq!(buf[find(&buf, "LOST: picture is 42s old")].bg, Color::Red);
+    let at = find(&buf, "canary 25%");
+    assert!(buf[at].fg == Color::Reset && buf[at].modifier.contains(Modifier::DIM));
+    let bar = text(&buf).lines().last().unwrap().to_owned();
+    assert!(!bar.contains("abort") && bar.contains("detach"), "{bar}");
+}
+
+#[test]
+fn a_failing_candidate_is_said_in_words_and_red_only_when_it_is_clearly_worse() {
+    let with = |candidate: f32, stable: f32| {
+        let mut s = fixture::canary();
+        for v in s.services.iter_mut().flat_map(|s| &mut s.revisions) {
+            if let Some(t) = &mut v.traffic {
+                t.error_percent = if v.role == Role::Candidate { candidate } else { stable };
+            }
+        }
+        picture(&mut model(s, (80, 24)), &COLOUR)
+    };
+    let buf = with(4.1, 0.02);
+    assert_eq!(buf[find(&buf, "candidate FAILS 4.1% of its requests, stable 0.02%")].fg, Color::LightRed);
+    assert_eq!(buf[find(&buf, "4.1% err")].fg, Color::LightRed);
+    for (candidate, stable) in [(0.9, 0.0), (4.1, 2.1), (f32::NAN, 0.0)] {
+        assert!(!text(&with(candidate, stable)).contains("FAILS"), "{candidate} {stable}");
+    }
+}
+
+#[test]
+fn alarms_are_loud_and_none_is_hidden() {
+    let mut s = fixture::canary();
+    s.alarms = vec!["the journal cannot be written: disk full".into(), "b".into(), "c".into()];
+    let buf = picture(&mut model(s, (80, 24)), &COLOUR);
+    assert_eq!(buf[find(&buf, "ALARM the journal")].bg, Color::Red);
+    find(&buf, "(and 1 more)");
+}
+
+#[test]
+fn an_unreachable_host_is_marked_in_header_title_and_row() {
+    let mut s = fixture::canary();
+    s.hosts[1].reachable = false;
+    s.hosts[1].error = Some("connection timed out".into());
+    let buf = picture(&mut model(s, (80, 24)), &COLOUR);
+    for part in ["1 of 3 hosts LOST", "node-2 UNREACHABLE: connection timed out", "!node-2"] {
+        assert_eq!(buf[find(&buf, part)].fg, Color::LightRed, "{part}");
+    }
+}
+
+#[test]
+fn korean_names_line_up() {
+    let mut s = fixture::canary();
+    s.instances[0].id = "서비스-1".into();
+    s.instances[0].host = "노드-1".into();
+    let buf = picture(&mut model(s, (100, 24)), &COLOUR);
+    let x = find(&buf, "running   ok").0;
+    let rows: Vec<u16> =
+        (0..24).filter(|y| buf[(x, *y)].symbol() == "r" && buf[(x + 1, *y)].symbol() == "u").collect();
+    assert!(rows.len() >= 7, "{}", text(&buf));
+}
+
+#[test]
+fn every_status_is_a_word() {
+    for (status, word) in [
+        (RolloutStatus::Paused, "PAUSED"),
+        (RolloutStatus::Frozen, "FROZEN"),
+        (RolloutStatus::Aborting, "ABORTING"),
+        (RolloutStatus::Done, "done"),
+        (RolloutStatus::Aborted, "aborted"),
+        (RolloutStatus::Failed, "FAILED"),
+    ] {
+        let mut s = fixture::canary();
+        s.services[1].rollout.as_mut().unwrap().status = status;
+        let mut m = model(s, (80, 24));
+        m.service = Some("web".into());
+        assert!(text(&picture(&mut m, &NO_COLOUR)).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn of_many_phases_those_around_the_current_one_are_shown_and_the_rest_counted() {
+    for (phase, size, expected) in [
+        (0, (80, 24), "▶ node-01.example  · node-02.example  · 28 more"),
+        (12, (80, 24), "✓ 12 done  ▶ node-13.example  · 17 more"),
+        (29, (80, 24), "✓ 28 done  ✓ node-29.example  ▶ node-30.example"),
+        (12, (40, 10), "✓ 12 done  ▶ node-13.example  · 17 more"),
+    ] {
+        let mut s = fixture::many_hosts();
+        s.services[1].rollout.as_mut().unwrap().phase = phase;
+        find(&picture(&mut model(s, size), &COLOUR), expected);
+    }
+}
+
+#[test]
+fn the_worst_that_can_be_is_said_first_and_red() {
+    let buf = picture(&mut scene("down", (80, 24)), &COLOUR);
+    assert_eq!(buf[find(&buf, "! DOWN for 4s: NO instance serves web")].fg, Color::LightRed);
+    let buf = picture(&mut scene("compared", (80, 24)), &COLOUR);
+    assert_eq!(buf[find(&buf, "! candidate FAILS MORE")].fg, Color::LightRed);
+    for size in [(40, 10), (80, 24), (200, 50)] {
+        find(&picture(&mut scene("held", size), &NO_COLOUR), "# HELD BACK: node-2");
+        find(&picture(&mut scene("empty_place", size), &NO_COLOUR), "! 1 place EMPTY for 4s on node-2");
+    }
+    let buf = picture(&mut scene("held", (80, 24)), &COLOUR);
+    assert_eq!(buf[find(&buf, "#node-2")].fg, Color::Yellow);
+}
+
+#[test]
+fn the_bar_offers_what_the_keys_do() {
+    let bar = |m: &mut Model| text(&picture(m, &COLOUR)).lines().last().unwrap().to_owned();
+    let moving = bar(&mut scene("canary", (120, 24)));
+    assert!(
+        moving.contains("p promote") && moving.contains("d deploy") && !moving.contains("retry"),
+        "{moving}"
+    );
+    let done = bar(&mut scene("finished", (120, 24)));
+    assert!(done.contains("d deploy") && done.contains("r rollback") && !done.contains("abort"), "{done}");
+    let asking = bar(&mut scene("abort", (120, 24)));
+    assert!(asking.contains("y yes") && asking.contains("Esc") && !asking.contains("detach"), "{asking}");
+}
+
+fn any_snapshot() -> impl Strategy<Value = Snapshot> {
+    let name = prop_oneof!["[a-z]{0,12}", "\\PC{0,40}", Just("서비스".to_owned()), Just("x".repeat(300))];
+    (0usize..10, proptest::collection::vec(name, 6), any::<(u16, f32, u64, u8)>()).prop_map(
+        |(kind, names, odd)| {
+            let mut s = match kind {
+                0 => fixture::empty(),
+                1 => fixture::undeployed(),
+                2 => fixture::finished(),
+                3 => fixture::crowd(200),
+                4 => fixture::held(),
+                5 => fixture::empty_place(),
+                6 => fixture::compared(),
+                7 => fixture::many_hosts(),
+                _ => fixture::canary(),
+            };
+            let text = |n: usize| Safe::from(names[n].as_str());
+            s.controller.fleet = text(0);
+            s.environment = text(1);
+            s.production = odd.3 % 2 == 0;
+            s.alarms = (0..odd.3 % 7).map(|_| text(2)).collect();
+            s.watchers = (0..odd.3 % 5).map(|_| text(3)).collect();
+            for i in s.instances.iter_mut().take(3) {
+                (i.id, i.host, i.state, i.probe) = (text(4), text(5), text(2), text(3));
+                (i.started_ms, i.cpu_percent, i.weight) = (Some(odd.2), Some(odd.1), Some(odd.0));
+                i.health = HealthView::Unknown;
+            }
+            for v in &mut s.services {
+                v.drift = vec![text(1); usize::from(odd.3 % 3)];
+                for r in &mut v.revisions {
+                    (r.weight, r.actual_weight, r.share) = (odd.0, Some(odd.0), Some(odd.0));
+                    r.revision.version = text(0);
+                    if let Some(t) = &mut r.traffic {
+                        (t.rate, t.error_percent, t.p95_ms) = (odd.1, odd.1, Some(odd.1));
+                    }
+                }
+                if let Some(r) = &mut v.rollout {
+                    r.phase = usize::from(odd.3);
+                    r.reason = text(2);
+                    r.gate_left_ms = Some(odd.2);
+                    r.waiting = vec![text(3); 2];
+                    r.started_ms = odd.2;
+                    r.held.iter_mut().for_each(|h| *h = text(5));
+                    r.testers = vec![text(0); usize::from(odd.3 % 2)];
+                    if let Some(c) = &mut r.comparison {
+                        (c.since_ms, c.candidate.failed, c.candidate.requests) = (odd.2, odd.2, odd.0.into());
+                        c.candidate.p95_ms = Some(odd.1);
+                    }
+                    for (e, d) in r.empty.iter_mut().zip(&mut r.downtimes) {
+                        (e.since_ms, e.host, d.ms) = (odd.2, text(4), odd.2);
+                    }
+                }
+            }
+            for e in &mut s.events {
+                (e.text, e.by, e.at_ms) = (text(4), text(5), odd.2);
+            }
+            s
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn no_size_no_model_and_no_keys_panic(
+        snapshot in any_snapshot(),
+        size in prop_oneof![(0u16..12, 0u16..8), (0u16..250, 0u16..60)],
+        keys in "[a-zA-Z0-9 /?!\n]{0,12}",
+        lost in any::<bool>(),
+        ascii in any::<bool>(),
+    ) {
+        let mut m = model(snapshot, size);
+        press(&mut m, &keys);
+        if lost {
+            update(&mut m, Msg::Lost("gone".into()));
+        }
+        update(&mut m, Msg::Tick);
+        let buf = picture(&mut m, &Theme { palette: Palette::Dark, ascii });
+        for cell in buf.content() {
+            prop_assert!(!cell.symbol().chars().any(char::is_control));
+            prop_assert!(!ascii || cell.symbol().is_ascii());
+        }
+    }
+}

@@ -1,0 +1,679 @@
+//! A whole small world for one test: a fleet file, a proxy, a controller that the commands start by themselves, and
+//! everything gone at the end, also after a panic. Commands are the real binary; the world is looked at from outside.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::common;
+
+/// Longest wait for anything that is asserted.
+pub const LONG: Duration = Duration::from_secs(60);
+/// Longest run of a command that does not follow a rollout.
+const COMMAND: Duration = Duration::from_secs(60);
+
+/// What runs the instances, and what moves the traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backends {
+    DockerHaproxy,
+    ProcessEdge,
+}
+
+/// How the fleet of a test differs from the usual one.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    pub steps: &'static str,
+    /// The lines of `[services.web.strategy]`, when it is another than a canary with `steps`.
+    pub strategy: Option<&'static str>,
+    /// The lines of `[services.web.hooks]`.
+    pub hooks: Option<String>,
+    pub replicas: u32,
+    pub keep: &'static str,
+    pub progress_deadline: &'static str,
+    pub env_file: Option<String>,
+    /// Another Docker Engine than the machine's.
+    pub docker: Option<PathBuf>,
+    /// Docker network the containers join.
+    pub by_container_address: bool,
+}
+
+/// Waits for `promote` after each step.
+pub const BY_HAND: &str = r#"{ weight = 5, pause = "manual" }, { weight = 25, pause = "manual" }, { weight = 50, pause = "manual" }"#;
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            steps: BY_HAND,
+            strategy: None,
+            hooks: None,
+            replicas: 4,
+            keep: "2s",
+            progress_deadline: "60s",
+            env_file: None,
+            docker: None,
+            by_container_address: false,
+        }
+    }
+}
+
+/// See the top of the file.
+pub struct World {
+    pub backends: Backends,
+    pub fleet: String,
+    pub listen: SocketAddr,
+    dir: tempfile::TempDir,
+    /// `127.A.B`: nobody else's addresses.
+    net: String,
+    haproxy: Option<(PathBuf, Option<Child>)>,
+    docker: Option<PathBuf>,
+    runtime: tokio::runtime::Runtime,
+}
+
+/// The one image repository of this build; its images are kept for the next test.
+fn repository() -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    common::pilothouse().hash(&mut hasher);
+    format!("pilothouse-stories-{:08x}", hasher.finish() & 0xffff_ffff)
+}
+
+const SERVICE_TAIL: &str = r#"
+proxies = ["lb"]
+keep = "KEEP"
+progress_deadline = "PROGRESS"
+ENV
+[services.web.health]
+http = "/health"
+interval = "200ms"
+timeout = "2s"
+rise = 2
+fall = 3
+
+[services.web.drain]
+deadline = "10s"
+stop_grace = "5s"
+
+[services.web.strategy]
+STRATEGY
+"#;
+
+impl World {
+    /// A world with nothing up yet; `None`, said loudly, when something it needs is missing.
+    pub fn new(test: &str, backends: Backends, setup: &Setup) -> Option<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut haproxy, mut docker) = (None, None);
+        if backends == Backends::DockerHaproxy {
+            let Some(binary) = crate::common::require::program("haproxy") else {
+                common::skip("haproxy", test, "haproxy is not installed");
+                return None;
+            };
+            haproxy = Some((binary, None));
+            docker = match &setup.docker {
+                Some(socket) => Some(socket.clone()),
+                None => Some(runtime.block_on(common::docker_or_skip(test))?),
+            };
+        }
+        let dir = tempfile::Builder::new().prefix("phs").tempdir_in("/tmp").unwrap();
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).unwrap();
+        let net = format!("127.{}.{}", 16 + random[0] % 200, random[1]);
+        let listen = format!("{net}.100:8080").parse().unwrap();
+        let fleet = common::unique("st");
+        let world = Self { backends, fleet, listen, dir, net, haproxy, docker, runtime };
+        std::fs::write(world.file(), world.text(setup)).unwrap();
+        if let Some(env) = &setup.env_file {
+            std::fs::write(world.path().join("web.env"), env).unwrap();
+        }
+        if backends == Backends::DockerHaproxy {
+            world.image("1.0.0");
+            // The controller makes the files that HAProxy will not start without.
+            world.ok(&["status"]);
+            let mut world = world;
+            world.start_haproxy();
+            return Some(world);
+        }
+        Some(world)
+    }
+
+    fn text(&self, setup: &Setup) -> String {
+        let mut out = format!("name = \"{}\"\nstate_dir = \"state\"\n", self.fleet);
+        let path = |p: &str| self.path().join(p).display().to_string();
+        // The hosts share one engine: what tells them apart is the address.
+        for n in 1..=2 {
+            let engine = match &self.docker {
+                Some(socket) => format!("unix://{}", socket.display()),
+                None => "process://".to_owned(),
+            };
+            let _ = write!(
+                out,
+                "\n[hosts.node-{n}]\nengine = \"{engine}\"\naddress = \"{}\"\n",
+                self.host_address(n)
+            );
+        }
+        match self.backends {
+            Backends::DockerHaproxy => {
+                let _ = write!(
+                    out,
+                    "\n[proxies.lb]\ntype = \"haproxy\"\ndir = \"{}\"\nmaster_socket = \"{}\"\nconfig = [\"{}\"]\nbinary = \"{}\"\n",
+                    path("own"),
+                    path("m.sock"),
+                    path("op.cfg"),
+                    self.haproxy.as_ref().unwrap().0.display(),
+                );
+                let _ = write!(
+                    out,
+                    "\n[services.web]\nimage = \"{}\"\npull = \"never\"\nversion = \"1.0.0\"\nport = 8080\n",
+                    repository()
+                );
+            }
+            Backends::ProcessEdge => {
+                let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
+                let _ = write!(
+                    out,
+                    "\n[services.web]\ncommand = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
+                     \"{{address}}\", \"--version\", \"{{version}}\", \"--behaviour-by-version\"]\nversion = \"1.0.0\"\n",
+                    common::pilothouse().display(),
+                );
+            }
+        }
+        let _ = writeln!(out, "replicas = {}", setup.replicas);
+        if setup.by_container_address {
+            out.push_str("address = \"container\"\n");
+        } else {
+            out.push_str("host_ports = \"21000-21003\"\n");
+        }
+        let env = if setup.env_file.is_some() { "env_file = \"web.env\"" } else { "" };
+        out.push_str(
+            &SERVICE_TAIL
+                .replace("KEEP", setup.keep)
+                .replace("PROGRESS", setup.progress_deadline)
+                .replace("ENV", env)
+                .replace(
+                    "STRATEGY",
+                    &setup.strategy.map_or_else(
+                        || format!("type = \"canary\"\nsteps = [ {} ]", setup.steps),
+                        str::to_owned,
+                    ),
+                ),
+        );
+        if let Some(hooks) = &setup.hooks {
+            let _ = write!(out, "\n[services.web.hooks]\n{hooks}\n");
+        }
+        out
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn file(&self) -> PathBuf {
+        self.path().join("fleet.toml")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.path().join("state")
+    }
+
+    pub fn master_socket(&self) -> PathBuf {
+        self.path().join("m.sock")
+    }
+
+    /// The address of host `n`.
+    pub fn host_address(&self, n: usize) -> String {
+        format!("{}.{n}", self.net)
+    }
+
+    /// Makes the image of `version`, once for all tests of this build.
+    pub fn image(&self, version: &str) {
+        let Some(socket) = &self.docker else { return };
+        let lock =
+            std::fs::File::create(std::env::temp_dir().join(format!("{}.lock", repository()))).unwrap();
+        lock.lock().unwrap();
+        let version = version.parse().unwrap();
+        let (program, repository) = (common::pilothouse(), repository());
+        let build = pilothouse::demo::image::build(socket, &program, &repository, &version);
+        self.runtime.block_on(build).unwrap();
+        // What an older build of ours left: its layer is as large as the binary.
+        let label = format!("io.pilothouse.sample.repository={repository}");
+        let filters = HashMap::from([("label", vec![label.as_str()]), ("dangling", vec!["true"])]);
+        let options =
+            bollard::query_parameters::PruneImagesOptionsBuilder::default().filters(&filters).build();
+        let _ = self.runtime.block_on(self.engine().prune_images(Some(options)));
+    }
+
+    // --- commands -------------------------------------------------------------------------------------------------
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(common::pilothouse());
+        // Named first, unless the test names another one.
+        if args.first() != Some(&"--fleet") {
+            command.arg("--fleet").arg(self.file());
+        }
+        command.args(args);
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a command; what it says goes to files.
+    pub fn spawn(&self, args: &[&str]) -> Running {
+        let out = self.path().join(format!("{}.out", common::unique("cmd")));
+        let file = std::fs::File::create(&out).unwrap();
+        let child = self.command(args).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        Running { child, out, what: args.join(" ") }
+    }
+
+    /// Runs a command to its end: exit code and all it said.
+    pub fn run(&self, args: &[&str]) -> (i32, String) {
+        let mut running = self.spawn(args);
+        let code = running.end(COMMAND);
+        (code, running.said())
+    }
+
+    /// Runs a command that must succeed; what it said.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let (code, said) = self.run(args);
+        assert_eq!(code, 0, "pilothouse {}: {said}", args.join(" "));
+        said
+    }
+
+    /// `status --output json`.
+    pub fn status(&self) -> Value {
+        let out = self.command(&["status", "--output", "json"]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).unwrap()
+    }
+
+    /// The controller's snapshot, when one answers. Starts nothing.
+    pub fn snapshot(&self) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.state_dir().join("control.sock")).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        stream.write_all(b"GET /v1/snapshot HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    /// The events so far, as `kind: text (by)`.
+    pub fn events(&self) -> Vec<String> {
+        let snapshot = self.snapshot().expect("a controller answers");
+        let text = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
+        let events = snapshot["events"].as_array().unwrap();
+        events
+            .iter()
+            .map(|e| format!("{}: {} ({})", text(e, "kind"), text(e, "text"), text(e, "by")))
+            .collect()
+    }
+
+    /// Waits until `check` gives something; panics when it never does.
+    pub fn wait<T>(&self, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+        let deadline = Instant::now() + LONG;
+        loop {
+            if let Some(found) = check() {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "never happened: {what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The only service, as in the snapshot.
+    pub fn service(&self) -> Option<Value> {
+        self.snapshot().map(|s| s["services"][0].clone())
+    }
+
+    /// Waits until the rollout to `to` has set `percent`, and the proxy was read back with it.
+    pub fn wait_for_share(&self, to: &str, percent: u64) {
+        self.wait(&format!("{to} at {percent} %, read back"), || {
+            let service = self.service()?;
+            let r = service["revisions"].as_array()?.iter().find(|r| r["revision"]["version"] == to)?.clone();
+            let waits = service["rollout"]["waiting"].as_array()?.iter().all(|w| w == "promote");
+            (r["weight"] == percent * 100 && r["actual_weight"] == percent * 100 && waits).then_some(())
+        });
+    }
+
+    /// The name of the phase and the status of the rollout to `to`.
+    pub fn phase(&self, to: &str) -> Option<(String, String)> {
+        let rollout = self.service()?["rollout"].clone();
+        let phase = rollout["phase"]
+            .as_u64()
+            .and_then(|n| rollout["phases"][usize::try_from(n).ok()?]["name"].as_str());
+        let found = (phase?.to_owned(), rollout["status"].as_str()?.to_owned());
+        (rollout["to"] == to).then_some(found)
+    }
+
+    /// Waits for a status of the rollout to `to`.
+    pub fn wait_for_status(&self, to: &str, status: &str) {
+        self.wait(&format!("{to} {status}"), || self.phase(to).filter(|(_, s)| s == status));
+    }
+
+    // --- the controller -------------------------------------------------------------------------------------------
+
+    /// The process that holds the fleet's lock, if it lives.
+    pub fn controller(&self) -> Option<u32> {
+        let text = std::fs::read_to_string(self.state_dir().join("lock")).ok()?;
+        let pid = u32::try_from(serde_json::from_str::<Value>(&text).ok()?["pid"].as_u64()?).ok()?;
+        self.is_ours(pid).then_some(pid)
+    }
+
+    /// Whether a process was started for this world: the unique directory is in its arguments.
+    fn is_ours(&self, pid: u32) -> bool {
+        let dir = self.path().display().to_string();
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|c| String::from_utf8_lossy(&c).contains(&dir))
+    }
+
+    /// `kill -9` of the controller; waits until it is gone.
+    pub fn kill_controller(&self) -> u32 {
+        let pid = self.controller().expect("a controller runs");
+        kill(pid, Signal::KILL);
+        self.wait("the controller is gone", || (!alive(pid)).then_some(()));
+        pid
+    }
+
+    // --- the proxy ------------------------------------------------------------------------------------------------
+
+    /// Starts HAProxy as an operator does, with a configuration of their own.
+    pub fn start_haproxy(&mut self) {
+        let fleet = self.fleet.parse().unwrap();
+        let lines = pilothouse::proxy::haproxy::frontend_lines(
+            &self.path().join("own"),
+            &fleet,
+            &"web".parse().unwrap(),
+            pilothouse::proxy::haproxy::Extras::ALL,
+        )
+        .join("\n    ");
+        let text = format!(
+            "global\n    maxconn 500\n    hard-stop-after 30s\ndefaults\n    mode http\n    timeout connect 2s\n    \
+             timeout client 30s\n    timeout server 10s\n    timeout http-keep-alive 10s\nfrontend fe\n    \
+             bind {}\n    option idle-close-on-response\n    {lines}\n",
+            self.listen
+        );
+        std::fs::write(self.path().join("op.cfg"), text).unwrap();
+        let log = std::fs::File::create(self.path().join("haproxy.log")).unwrap();
+        let (binary, child) = self.haproxy.as_mut().expect("a world with HAProxy");
+        let mut command = Command::new(&*binary);
+        command.args(["-W", "-db", "-S"]).arg(self.dir.path().join("m.sock"));
+        command.arg("-f").arg(self.dir.path().join("op.cfg"));
+        command.arg("-f").arg(self.dir.path().join("own").join(format!("{}.cfg", self.fleet)));
+        *child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.wait("HAProxy listens", || TcpStream::connect(self.listen).ok());
+    }
+
+    fn master(&self) -> u32 {
+        self.haproxy.as_ref().and_then(|(_, c)| c.as_ref()).expect("HAProxy runs").id()
+    }
+
+    /// SIGUSR2 to the master, as a certificate renewal does.
+    pub fn reload_haproxy(&self) {
+        kill(self.master(), Signal::USR2);
+    }
+
+    /// Kills HAProxy, whole.
+    pub fn stop_haproxy(&mut self) {
+        let Some((_, child)) = &mut self.haproxy else { return };
+        if let Some(mut child) = child.take() {
+            let _ = kill_process(Pid::from_child(&child), Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(3);
+            while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// What HAProxy answers on its master socket; a master that is just reloading is asked again.
+    pub fn haproxy_says(&self, command: &str) -> String {
+        self.wait("HAProxy's master answers", || {
+            let mut stream = UnixStream::connect(self.master_socket()).ok()?;
+            stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+            stream.write_all(format!("{command}\n").as_bytes()).ok()?;
+            stream.shutdown(std::net::Shutdown::Write).ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).ok()?;
+            Some(text)
+        })
+    }
+
+    // --- instances, seen from outside -----------------------------------------------------------------------------
+
+    fn engine(&self) -> bollard::Docker {
+        let socket = self.docker.as_ref().expect("a world with docker");
+        bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION)
+            .unwrap()
+    }
+
+    /// Every instance that the engine has, running or not: id and whether it runs. By label, or by directory.
+    pub fn there(&self) -> BTreeMap<String, bool> {
+        match self.backends {
+            Backends::DockerHaproxy => {
+                let list = self.containers();
+                let id = |c: &bollard::models::ContainerSummary| {
+                    c.labels
+                        .as_ref()
+                        .and_then(|l| l.get("io.pilothouse.instance"))
+                        .cloned()
+                        .unwrap_or_default()
+                };
+                let runs = |c: &bollard::models::ContainerSummary| {
+                    c.state.as_ref().is_some_and(|s| s.to_string().eq_ignore_ascii_case("running"))
+                };
+                list.iter().map(|c| (id(c), runs(c))).collect()
+            }
+            Backends::ProcessEdge => {
+                let mut found = BTreeMap::new();
+                for host in std::fs::read_dir(self.state_dir().join("hosts")).into_iter().flatten().flatten()
+                {
+                    for dir in std::fs::read_dir(host.path()).into_iter().flatten().flatten() {
+                        let name = dir.file_name().to_string_lossy().into_owned();
+                        if name.starts_with("web-") {
+                            let text = std::fs::read(dir.path().join("status.json")).unwrap_or_default();
+                            let status: Value = serde_json::from_slice(&text).unwrap_or_default();
+                            found.insert(name, status["phase"] == "running");
+                        }
+                    }
+                }
+                found
+            }
+        }
+    }
+
+    fn containers(&self) -> Vec<bollard::models::ContainerSummary> {
+        let label = format!("io.pilothouse.fleet={}", self.fleet);
+        let filters = HashMap::from([("label", vec![label.as_str()])]);
+        let options = bollard::query_parameters::ListContainersOptionsBuilder::default()
+            .all(true)
+            .filters(&filters)
+            .build();
+        self.runtime.block_on(self.engine().list_containers(Some(options))).unwrap_or_default()
+    }
+
+    /// What `status` shows, by id.
+    pub fn shown(&self) -> BTreeSet<String> {
+        let status = self.status();
+        let revisions = status["services"][0]["revisions"].as_array().cloned().unwrap_or_default();
+        let instances = revisions.iter().flat_map(|r| r["instances"].as_array().cloned().unwrap_or_default());
+        instances.map(|i| i["id"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    /// Scenario 27: what the engine has is what status shows.
+    pub fn assert_no_orphan(&self) {
+        let mut last = (BTreeSet::new(), BTreeSet::new());
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline {
+            last = (self.there().into_keys().collect(), self.shown());
+            if last.0 == last.1 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("the engine has {:?}, status shows {:?}", last.0, last.1);
+    }
+
+    /// Version, id and requests served of each instance that answers.
+    pub fn counts_by_instance(&self) -> Vec<(String, String, u64)> {
+        let snapshot = self.snapshot().expect("a controller answers");
+        let instances = snapshot["instances"].as_array().unwrap();
+        let ask = |i: &Value| {
+            let answer = count_of(i["endpoint"].as_str()?.parse().ok()?)?;
+            Some((
+                answer["version"].as_str()?.to_owned(),
+                i["id"].as_str()?.to_owned(),
+                answer["served"].as_u64()?,
+            ))
+        };
+        instances.iter().filter_map(ask).collect()
+    }
+
+    /// Endpoints of the instances of `version`.
+    pub fn endpoints(&self, version: &str) -> Vec<SocketAddr> {
+        let snapshot = self.snapshot().expect("a controller answers");
+        let instances = snapshot["instances"].as_array().unwrap();
+        let of = instances.iter().filter(|i| i["version"] == version);
+        of.filter_map(|i| i["endpoint"].as_str()?.parse().ok()).collect()
+    }
+
+    /// Every process that was started for this world and still lives.
+    pub fn processes(&self) -> Vec<u32> {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = all.filter_map(|e| e.file_name().to_string_lossy().parse::<u32>().ok());
+        pids.filter(|pid| self.is_ours(*pid) || self.is_app(*pid)).collect()
+    }
+
+    /// Whether it is a process instance of ours: it listens on one of our addresses.
+    fn is_app(&self, pid: u32) -> bool {
+        let address = format!("\0{}.", self.net);
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|c| {
+            let c = String::from_utf8_lossy(&c);
+            c.contains("sample-app") && c.contains(&address)
+        })
+    }
+
+    fn tell(&self) {
+        eprintln!("--- what is left of fleet {} in {}", self.fleet, self.path().display());
+        if let Some(s) = self.snapshot() {
+            for e in s["events"].as_array().into_iter().flatten() {
+                eprintln!("event {} {} {} ({})", e["at_ms"], e["kind"], e["text"], e["by"]);
+            }
+            eprintln!("services {}", s["services"]);
+            eprintln!("hosts {} proxies {} alarms {}", s["hosts"], s["proxies"], s["alarms"]);
+            for i in s["instances"].as_array().into_iter().flatten() {
+                eprintln!("instance {i}");
+            }
+        }
+        eprintln!("engine has {:?}", self.there());
+        for file in ["state/controller.log", "haproxy.log"] {
+            let text = std::fs::read_to_string(self.path().join(file)).unwrap_or_default();
+            let from = text.len().saturating_sub(3000);
+            eprintln!("--- {file}\n{}", text.get(from..).unwrap_or_default());
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
+        // The controller first, or it would start again what is taken away.
+        while let Some(pid) = self.controller() {
+            kill(pid, Signal::KILL);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if self.docker.is_some() {
+            let engine = self.engine();
+            for container in self.containers() {
+                let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default()
+                    .force(true)
+                    .v(true)
+                    .build();
+                let _ = self
+                    .runtime
+                    .block_on(engine.remove_container(&container.id.unwrap_or_default(), Some(options)));
+            }
+            let volume = format!("pilothouse-owner-{}", self.fleet);
+            let options =
+                bollard::query_parameters::RemoveVolumeOptionsBuilder::default().force(true).build();
+            let _ = self.runtime.block_on(engine.remove_volume(&volume, Some(options)));
+        }
+        self.stop_haproxy();
+        // Shims first, then what they watched over.
+        for _ in 0..50 {
+            let left: Vec<u32> = self.processes().into_iter().filter(|p| *p != std::process::id()).collect();
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                kill(pid, Signal::KILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// What an instance answers to `/count`.
+pub fn count_of(endpoint: SocketAddr) -> Option<Value> {
+    let mut stream = TcpStream::connect_timeout(&endpoint, Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /count HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
+}
+
+fn alive(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Signals one process that this world started.
+pub fn kill(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// A command that was started.
+pub struct Running {
+    pub child: Child,
+    out: PathBuf,
+    what: String,
+}
+
+impl Running {
+    /// Waits for its end; the exit code, or 128 + signal.
+    pub fn end(&mut self, within: Duration) -> i32 {
+        use std::os::unix::process::ExitStatusExt;
+        let code = |s: ExitStatus| s.code().or_else(|| s.signal().map(|n| 128 + n)).unwrap_or(-1);
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return code(status);
+            }
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                panic!("pilothouse {} does not end: {}", self.what, self.said());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.out).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,177 @@
+//! Operators at a live rollout: the real cockpit in real terminals, on a real controller. Terminals that go away change
+//! nothing, everybody sees the same, and whoever pressed a key is in the events.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::io::{Read as _, Write};
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use portable_pty::{Child, CommandBuilder, PtyPair, PtySize, native_pty_system};
+use rustix::process::{Pid, Signal, kill_process};
+
+mod common;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/world.rs"]
+mod world;
+
+use world::{Backends, Setup, World};
+
+/// Generous: these machines are shared.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// What a person leaves between two keys.
+const PERSON: Duration = Duration::from_millis(400);
+
+/// A cockpit in a terminal of its own.
+struct Operator {
+    pair: Option<PtyPair>,
+    keys: Option<Box<dyn Write + Send>>,
+    child: Box<dyn Child + Send + Sync>,
+    screen: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Operator {
+    fn sit_down(world: &World, name: &str) -> Self {
+        let pair = native_pty_system()
+            .openpty(PtySize { rows: 30, cols: 110, pixel_width: 0, pixel_height: 0 })
+            .unwrap();
+        let mut command = CommandBuilder::new(common::pilothouse());
+        command.arg("--fleet");
+        command.arg(world.path().join("fleet.toml"));
+        command.env_clear();
+        command.cwd("/");
+        for (key, value) in [("TERM", "xterm-256color"), ("LANG", "C.UTF-8"), ("LOGNAME", name)] {
+            command.env(key, value);
+        }
+        let some = |n| NonZeroU16::new(n).unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(some(30), some(110), 0)));
+        let mut reader = pair.master.try_clone_reader().unwrap();
+        let sink = screen.clone();
+        std::thread::spawn(move || {
+            let mut buf = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buf) {
+                sink.lock().unwrap().process(&buf[..n]);
+            }
+        });
+        let child = pair.slave.spawn_command(command).unwrap();
+        let keys = pair.master.take_writer().unwrap();
+        Self { pair: Some(pair), keys: Some(keys), child, screen }
+    }
+
+    fn sees(&self, what: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let text = self.screen.lock().unwrap().screen().contents();
+            if text.contains(what) {
+                return;
+            }
+            assert!(Instant::now() < end, "waited in vain for {what:?}:\n{text}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn presses(&mut self, keys: &str) {
+        for key in keys.chars() {
+            std::thread::sleep(PERSON);
+            let out = self.keys.as_mut().unwrap();
+            out.write_all(key.to_string().as_bytes()).unwrap();
+            out.flush().unwrap();
+        }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.process_id().unwrap()).unwrap()).unwrap()
+    }
+
+    fn is_gone(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < end, "the cockpit lives on");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn rollout(world: &World) -> serde_json::Value {
+    world.service().unwrap()["rollout"].clone()
+}
+
+#[test]
+fn scenario_5_terminals_that_go_away_change_nothing_and_whoever_pressed_is_in_the_events() {
+    let Some(world) = World::new("cockpits", Backends::ProcessEdge, &Setup::default()) else { return };
+    world.ok(&["up"]);
+    let mut alice = Operator::sit_down(&world, "alice");
+    alice.sees("live");
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    let mut bob = Operator::sit_down(&world, "bob");
+    for operator in [&alice, &bob] {
+        operator.sees("canary 5%");
+    }
+    alice.sees("bob");
+    let before = rollout(&world);
+
+    // One is killed, the other's connection drops: the terminal is closed and SIGHUP comes.
+    kill_process(alice.pid(), Signal::KILL).unwrap();
+    alice.is_gone();
+    kill_process(bob.pid(), Signal::HUP).unwrap();
+    bob.is_gone();
+    bob.pair = None;
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(rollout(&world), before, "the rollout is what it was");
+
+    // Whoever comes next sees the same rollout, and goes on with it.
+    let mut carol = Operator::sit_down(&world, "carol");
+    carol.sees("canary 5%");
+    carol.sees("waits for promote");
+    carol.presses("p");
+    carol.sees("PROMOTE web");
+    carol.presses("y");
+    world.wait_for_share("1.1.0", 25);
+    carol.sees("canary 25%");
+    carol.presses("a");
+    carol.sees("ABORT web");
+    carol.presses("y");
+    world.wait_for_status("1.1.0", "aborted");
+    carol.sees("aborted");
+    let events = world.events().join("\n");
+    for said in ["promoted by", "aborted by"] {
+        let line = events.lines().find(|l| l.contains(said)).unwrap_or_else(|| panic!("{said}:\n{events}"));
+        assert!(line.contains("carol"), "{line}");
+    }
+    world.assert_no_orphan();
+}
+
+#[test]
+fn scenario_39_a_verb_decided_on_what_is_no_longer_so_is_not_sent() {
+    let Some(world) = World::new("stale", Backends::ProcessEdge, &Setup::default()) else { return };
+    world.ok(&["up"]);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    let mut alice = Operator::sit_down(&world, "alice");
+    alice.sees("waits for promote");
+    alice.presses("p");
+    alice.sees("PROMOTE web");
+    // While alice reads the question, somebody else promotes.
+    world.ok(&["promote", "web"]);
+    world.wait_for_share("1.1.0", 25);
+    alice.presses("y");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(world.phase("1.1.0").unwrap().0, "25%", "her answer was to another question");
+    world.ok(&["abort", "web", "--wait"]);
+}

@@ -1,0 +1,120 @@
+//! The stories on a machine with nothing but this program: instances are processes, the proxy is the embedded one.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod common;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/stories.rs"]
+mod stories;
+#[path = "common/world.rs"]
+mod world;
+
+use load::Load;
+use rustix::process::Signal;
+use world::{Backends, Setup, World, kill};
+
+fn world(test: &str, setup: &Setup) -> Option<World> {
+    World::new(test, Backends::ProcessEdge, setup)
+}
+
+#[test]
+fn a_canary_loses_nothing_and_keeps_its_shares() {
+    let Some(world) = world("canary", &Setup::default()) else { return };
+    stories::canary(&world);
+}
+
+#[test]
+fn an_abort_sends_everything_back_and_leaves_nothing() {
+    let Some(world) = world("abort", &Setup::default()) else { return };
+    stories::abort(&world);
+}
+
+#[test]
+fn scenario_1_a_controller_killed_in_each_phase_goes_on() {
+    let Some(world) = world("killed", &stories::timed()) else { return };
+    stories::killed_in_each_phase(&world);
+}
+
+#[test]
+fn scenario_17_bad_candidates_go_by_themselves() {
+    let setup = Setup { progress_deadline: "4s", ..stories::timed() };
+    let Some(world) = world("bad candidates", &setup) else { return };
+    stories::bad_candidates(&world);
+}
+
+#[test]
+fn scenario_2_and_3_there_is_one_controller() {
+    let Some(world) = world("one controller", &Setup::default()) else { return };
+    stories::one_controller(&world);
+}
+
+#[test]
+fn scenario_4_clients_that_are_killed_change_nothing() {
+    let Some(world) = world("clients die", &Setup::default()) else { return };
+    stories::clients_die(&world);
+}
+
+#[test]
+fn scenario_35_a_secret_is_nowhere_but_in_the_application() {
+    let secret = common::unique("geheim");
+    let setup = Setup { env_file: Some(format!("API_TOKEN={secret}\n")), ..Setup::default() };
+    let Some(world) = world("secret", &setup) else { return };
+    stories::secret_stays_secret(&world, &secret);
+}
+
+#[test]
+fn scenario_1_a_controller_killed_again_and_again_goes_on() {
+    let Some(world) = world("killed often", &stories::hasty()) else { return };
+    stories::killed_again_and_again(&world);
+}
+
+#[test]
+fn a_rollback_is_instant_while_warm_and_works_when_cold() {
+    let Some(world) = world("rollback", &Setup { keep: "4s", ..stories::timed() }) else { return };
+    stories::rollback(&world);
+}
+
+#[test]
+fn scenario_10_an_edge_that_is_killed_comes_back_with_its_share() {
+    let Some(world) = world("edge killed", &Setup::default()) else { return };
+    stories::up(&world);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.ok(&["promote", "web"]);
+    world.wait_for_share("1.1.0", 25);
+    let edge = || {
+        let is_edge = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|c| String::from_utf8_lossy(&c).contains("\0edge\0--dir\0"))
+        };
+        world.processes().into_iter().find(is_edge)
+    };
+    let killed = edge().expect("an edge serves");
+    kill(killed, Signal::KILL);
+    world.wait("another edge", || edge().filter(|now| *now != killed));
+    world.wait("it serves", || std::net::TcpStream::connect(world.listen).ok());
+    world.wait_for_share("1.1.0", 25);
+    let load = Load::start(world.listen, 6);
+    let (share, requests) = stories::share(&world, "1.1.0", 4_000);
+    eprintln!("MEASURED after the edge was killed: 25 % set, {share:.2} % of {requests}");
+    assert!((share - 25.0).abs() < 3.0, "{share} % of {requests}");
+    let report = load.finish();
+    assert_eq!(report.failed, 0, "{report:?}");
+    world.ok(&["promote", "web"]);
+    world.wait_for_share("1.1.0", 50);
+    world.ok(&["abort", "web", "--wait"]);
+    world.assert_no_orphan();
+}
+
+#[test]
+fn slow_requests_of_a_candidate_that_goes_are_finished() {
+    let Some(world) = world("slow", &Setup::default()) else { return };
+    stories::slow_requests_are_finished(&world);
+}
