@@ -269,10 +269,13 @@ impl Stage {
         self.versions += 1;
         let version = format!("1.0.{}", self.versions);
         let failed_before = self.load.failed();
-        let kills = self.release(crashes, &version);
+        let (kills, last) = self.release(crashes, &version);
         shared.runs.fetch_add(1, Ordering::Relaxed);
         shared.kills.fetch_add(kills, Ordering::Relaxed);
-        let mut wrong = self.look(&version);
+        let mut wrong = match last {
+            Some(snapshot) => self.look(&version, &snapshot),
+            None => vec![self.not_over()],
+        };
         let failed = self.load.failed() - failed_before;
         if failed > 0 {
             wrong.push(format!("{failed} requests failed"));
@@ -286,7 +289,8 @@ impl Stage {
         kills
     }
 
-    fn release(&mut self, crashes: &[u64], version: &str) -> u64 {
+    /// How often the controller died, and what it showed when all was over.
+    fn release(&mut self, crashes: &[u64], version: &str) -> (u64, Option<Snapshot>) {
         let mut crashes = crashes.iter();
         let mut kills = 0;
         self.start(crashes.next());
@@ -296,18 +300,25 @@ impl Stage {
                 kills += 1;
                 self.start(crashes.next());
             }
-            match self.ask(version) {
-                Some(true) => break,
-                _ => std::thread::sleep(Duration::from_millis(8)),
+            if let Some(snapshot) = self.snapshot()
+                && self.ask(version, &snapshot) == Some(true)
+            {
+                return (kills, Some(snapshot));
             }
+            std::thread::sleep(Duration::from_millis(8));
         }
-        kills
+        (kills, None)
     }
 
-    /// Does the next thing that is to be done, if the controller answers; whether all is over.
-    fn ask(&self, version: &str) -> Option<bool> {
-        let snapshot = self.snapshot()?;
+    /// Does the next thing that is to be done; whether all is over.
+    fn ask(&self, version: &str, snapshot: &Snapshot) -> Option<bool> {
         let service = snapshot.services.first()?;
+        // A controller that has just begun shows what it has not yet seen as unknown: no end, and nothing wrong.
+        if !snapshot.hosts.iter().all(|h| h.reachable)
+            || service.revisions.iter().any(|r| r.weight > 0 && r.actual_weight.is_none())
+        {
+            return Some(false);
+        }
         let ours = service.rollout.as_ref().filter(|r| r.to.as_str() == version);
         let Some(rollout) = ours else {
             self.verb(Verb::Deploy { version: version.to_owned() });
@@ -346,8 +357,7 @@ impl Stage {
     }
 
     /// What is wrong at the end of a run, as seen from outside.
-    fn look(&mut self, version: &str) -> Vec<String> {
-        let Some(snapshot) = self.snapshot() else { return vec!["no controller answers".into()] };
+    fn look(&mut self, version: &str, snapshot: &Snapshot) -> Vec<String> {
         let Some(service) = snapshot.services.first() else { return vec!["no service".into()] };
         let mut wrong = Vec::new();
         let stable = service.stable.as_ref().map(|s| s.version.as_str());
@@ -386,6 +396,20 @@ impl Stage {
             self.stable = stable.to_owned();
         }
         wrong
+    }
+
+    /// What there was instead of an end.
+    fn not_over(&self) -> String {
+        let Some(snapshot) = self.snapshot() else { return "no controller answers".to_owned() };
+        let events: Vec<&str> = snapshot.events.iter().rev().take(12).map(|e| e.text.as_str()).collect();
+        let status = snapshot.services.first().and_then(|s| s.rollout.as_ref()).map(|r| r.status);
+        let weights: Vec<_> = snapshot
+            .services
+            .iter()
+            .flat_map(|s| &s.revisions)
+            .map(|r| (r.weight, r.actual_weight))
+            .collect();
+        format!("no end within {PATIENCE:?}: {status:?}, weights set and read back {weights:?}, {events:?}")
     }
 
     /// Instances' programs that run, whoever knows of them.

@@ -63,6 +63,11 @@ impl Load {
         self.tally.failed.load(Ordering::Relaxed)
     }
 
+    /// How the failures came about, so far.
+    pub fn how(&self) -> Vec<String> {
+        self.tally.how.lock().unwrap().clone()
+    }
+
     /// How often `version` answered, and when the last such request was sent.
     pub fn of(&self, version: &str) -> Option<(u64, Instant)> {
         self.tally.versions.lock().unwrap().get(version).copied()

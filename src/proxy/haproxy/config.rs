@@ -238,18 +238,26 @@ fn body(
                 Place::Neutral => stable,
                 Place::Slot(s) => s,
             });
-            common(&mut out, route, health);
+            let own = match place {
+                Place::Neutral => &[][..],
+                Place::Slot(s) => route.slots.get(s).endpoints.as_slice(),
+            };
+            // Enough that a request which each candidate in turn drops comes to stable in the end.
+            let retries = if place == Place::Slot(stable) { 3 } else { (own.len() + 2).clamp(3, 10) };
+            common(&mut out, route, health, retries);
             set_cookie(&mut out, &crate::proxy::place_cookie(fleet, &route.service));
             if place == Place::Neutral {
                 let marker = marker(stable, generation.unwrap_or_default());
                 let _ = writeln!(out, "    server {marker} 127.0.0.1:1 disabled");
             }
-            let own = match place {
-                Place::Neutral => &[][..],
-                Place::Slot(s) => route.slots.get(s).endpoints.as_slice(),
-            };
-            let check =
+            let mut check =
                 format!("check inter {} rise {} fall {}", ms(health.interval.0), health.rise, health.fall);
+            // A candidate that refuses a connection is not tried again until its checks pass: what is on its way goes to
+            // the others or to stable, instead of meeting one dead candidate after the other until its retries are used
+            // up. Not so for stable, which has nothing to fall back to.
+            if place != Place::Slot(stable) {
+                check.push_str(" observe layer4 error-limit 1 on-error mark-down");
+            }
             for e in own {
                 line(&mut out, &name, e, &check, generation.is_some(), rows);
             }
@@ -274,17 +282,17 @@ fn ms(ms: u64) -> String {
 }
 
 /// What all three backends share: retries that a client never sees (and that are counted), and the check.
-fn common(out: &mut String, route: &Route, health: &HealthCheck) {
-    out.push_str(
+fn common(out: &mut String, route: &Route, health: &HealthCheck, retries: usize) {
+    let _ = writeln!(
+        out,
         "    mode http
     balance roundrobin
     option allbackups
-    retries 3
+    retries {retries}
     option redispatch 1
     retry-on conn-failure empty-response response-timeout
     http-request disable-l7-retry unless METH_GET
-    timeout connect 500ms
-",
+    timeout connect 500ms"
     );
     let _ = writeln!(out, "    timeout check {}", ms(health.timeout.0));
     if let Probe::Http { path } = &health.probe {
