@@ -1,8 +1,9 @@
 //! Facts in words, for the events that people read.
 
 use crate::api::{EventView, Level};
+use crate::fleet::names::InstanceId;
 use crate::rollout::fact::{Fact, Record};
-use crate::rollout::state::{HookState, Kind, Outcome, State};
+use crate::rollout::state::{HookState, Instance, Kind, Outcome, ServiceState, State};
 use crate::text::Safe;
 
 /// A fact as an event, given the state before it; `None` for bookkeeping that nobody needs to read.
@@ -27,6 +28,11 @@ pub fn event(before: &State, record: &Record) -> Option<EventView> {
         kind: kind.into(),
         text: Safe::new(&text),
     })
+}
+
+/// Whether an instance was adopted and must not be stopped.
+fn external(service: Option<&ServiceState>, instance: &InstanceId) -> bool {
+    service.and_then(|s| s.instances.get(instance)).is_some_and(Instance::external)
 }
 
 type Words = (Level, Safe, &'static str, String);
@@ -68,6 +74,15 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             ours(),
             "instance_drained",
             format!("{instance}: drain deadline passed with {left} requests in flight"),
+        )),
+        Fact::InstanceStopped { instance, .. } if external(service, instance) => {
+            info("parked", format!("{instance} gets nothing any more and runs on: it was adopted"))
+        }
+        Fact::InstanceRemoved { instance, .. } if external(service, instance) => Some((
+            Level::Warn,
+            ours(),
+            "let_go",
+            format!("{instance} is no longer known here; its container was adopted, and runs on"),
         )),
         Fact::InstanceStopped { instance, .. } => info("instance_stopped", format!("{instance} is stopped")),
         Fact::InstanceRemoved { instance, .. } => info("instance_removed", format!("{instance} is removed")),
@@ -187,6 +202,19 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             let version = service.and_then(|s| s.revisions.get(revision)).map(|r| r.version.to_string());
             info("evicted", format!("{name}: {} makes room", version.unwrap_or_default()))
         }
+        Fact::InstancePlaced { instance, host, adopts: Some(container), .. } => info(
+            "adopted",
+            format!(
+                "{instance} on {host} is the container {} that was there",
+                container.as_str().get(..12).unwrap_or_default()
+            ),
+        ),
+        Fact::StopAllowed { by, .. } => Some((
+            Level::Warn,
+            by.clone(),
+            "stop_allowed",
+            format!("{name}: {by} allows adopted instances to be stopped when nothing needs them"),
+        )),
         Fact::DownRequested { by, .. } => {
             Some((Level::Warn, by.clone(), "down", format!("{name}: taken down by {by}")))
         }

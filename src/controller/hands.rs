@@ -272,6 +272,7 @@ impl Hands {
             network: revision.spec.network.clone(),
             env: revision.spec.env.clone(),
             restart: s.restart_policy(i),
+            adopts: i.adopts.as_ref().map(ToString::to_string),
         };
         // A container that exists carries its own environment; the file is only read to make one.
         let exists = obs.hosts.get(&i.host).is_some_and(|h| h.instances.contains_key(instance));
@@ -315,6 +316,7 @@ impl Hands {
             network: revision.spec.network.clone(),
             env: revision.spec.env.clone(),
             restart: Restart::No,
+            adopts: None,
         };
         Ok(StartOrder { spec, revision, carries_env: false })
     }
@@ -375,6 +377,7 @@ impl Hands {
             Effect::Stop { instance, grace, .. } => {
                 engine.stop(&self.fleet, instance, *grace).await.map_err(words)
             }
+            Effect::LetGo { instance, .. } => engine.let_go(&self.fleet, instance).await.map_err(words),
             Effect::Remove { instance, .. } => engine.remove(&self.fleet, instance).await.map_err(words),
             Effect::Restart { instance, restart, .. } => {
                 engine.set_restart(&self.fleet, instance, *restart).await.map_err(words)

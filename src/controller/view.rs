@@ -435,6 +435,7 @@ fn instance_view(
         (_, false, _) => "unknown",
         (Stage::Placed, _, None) => "pending",
         (Stage::Leaving, _, Some(RunState::Running)) => "draining",
+        (Stage::Stopped | Stage::Discarded, _, Some(RunState::Running)) if i.external() => "parked",
         (Stage::Drained | Stage::Stopped | Stage::Discarded, _, Some(RunState::Running)) => "stopping",
         (_, _, None) => "gone",
         (_, _, Some(RunState::Starting)) => "starting",

@@ -399,6 +399,7 @@ impl Sim {
                 });
                 assert!(!taken, "rule 11: an endpoint has one occupant\n{explain}");
                 let seen = ObservedInstance {
+                    adopts: i.adopts.clone(),
                     id: instance.clone(),
                     service: web(),
                     revision: i.revision.clone(),
@@ -421,7 +422,7 @@ impl Sim {
                     p.seen.state = RunState::Exited { code: Some(0), oom: false };
                 }
             }
-            Effect::Remove { host, instance } => {
+            Effect::Remove { host, instance } | Effect::LetGo { host, instance } => {
                 self.hosts.get_mut(host).unwrap().1.remove(instance);
             }
             Effect::Restart { host, instance, restart } => {
@@ -509,6 +510,7 @@ fn share(route: &Route, id: &RevisionId) -> Bp {
     slots.filter(|s| s.revision.as_ref() == Some(id)).map(|s| s.weight).max().unwrap_or(Bp::ZERO)
 }
 
+mod adoption;
 mod crashes;
 pub(crate) mod fixture;
 mod hooks;

@@ -5,7 +5,7 @@ use crate::api::{ApiError, ErrorCode, VerbReply};
 use crate::controller::input::Request;
 use crate::fleet::model::Fleet;
 use crate::fleet::names::{Bp, ServiceName, Version};
-use crate::rollout::decide::{self, Intent, Refusal};
+use crate::rollout::decide::{self, Intent, Refusal, Taken};
 use crate::rollout::reconcile::route;
 use crate::rollout::state::{Kind, Revision};
 use crate::text::Safe;
@@ -47,6 +47,15 @@ impl Helm {
                 }
                 let message = if facts.is_empty() { "nothing was up" } else { "going down" };
                 self.record(facts).map_err(|w| unwritten(&w))?;
+                Ok(VerbReply { message: message.into(), ..VerbReply::default() })
+            }
+            Request::AllowStop { services, by } => {
+                let mut facts = Vec::new();
+                for service in &services {
+                    facts.extend(decide::allow_stop(&self.state, service, &by).map_err(refused)?);
+                }
+                self.record(facts).map_err(|w| unwritten(&w))?;
+                let message = "what was adopted may be stopped from now on, when nothing needs it any more";
                 Ok(VerbReply { message: message.into(), ..VerbReply::default() })
             }
             Request::Load { fleet, by } => {
@@ -95,19 +104,21 @@ impl Helm {
     fn up(
         &mut self,
         fleet: &Fleet,
-        first: Vec<Revision>,
+        first: Vec<(Revision, Vec<Taken>)>,
         services: &[ServiceName],
         by: &Safe,
     ) -> Result<VerbReply, ApiError> {
         let loaded = decide::load(&self.state, fleet, by).map_err(refused)?;
         self.record(loaded).map_err(|w| unwritten(&w))?;
         let mut rollouts = Vec::new();
-        for revision in first {
+        let mut adopted = 0;
+        for (revision, taken) in first {
             let service = revision.spec.name.clone();
             let never =
                 self.state.services.get(&service).is_none_or(|s| s.stable.is_none() && s.active().is_none());
             if never {
-                let facts = decide::deploy(&self.state, &revision, Kind::First, None, by).map_err(refused)?;
+                let facts = decide::adopt(&self.state, &revision, &taken, by).map_err(refused)?;
+                adopted += taken.len();
                 self.record(facts).map_err(|w| unwritten(&w))?;
                 rollouts.extend(self.reply(&service, "").rollouts);
             }
@@ -120,6 +131,7 @@ impl Helm {
             self.record(facts).map_err(|w| unwritten(&w))?;
         }
         let message = match (rollouts.len(), started) {
+            (_, _) if adopted > 0 => format!("{adopted} running instances are being adopted"),
             (0, 0) => "everything is up".to_owned(),
             (r, 0) => format!("{r} first releases have begun"),
             (0, n) => format!("{n} instances are started"),

@@ -6,11 +6,11 @@ use super::life;
 use super::place::{Missing, missing};
 use super::refusal::{ErrorCode, Refusal, VerbKind, refuse};
 use crate::fleet::model::{Fleet, Service};
-use crate::fleet::names::{Bp, HostName, RevisionId, RolloutId, ServiceName};
+use crate::fleet::names::{Bp, HostName, InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::rollout::fact::{By, Fact};
 use crate::rollout::plan;
 use crate::rollout::state::{
-    HookRun, HookState, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
+    HookRun, HookState, Instance, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
 };
 use crate::rollout::world::{Observed, Slot};
 use crate::text::Safe;
@@ -354,6 +354,16 @@ pub fn deploy(
         Kind::Rollback => plan::back(&spec),
         Kind::First | Kind::Release => plan::plan(&revision.spec, stable.is_some()),
     };
+    let adopted = current.and_then(|s| s.instances.values().find(|i| i.external()));
+    if let Some(i) = adopted.filter(|_| plan.limits.in_place) {
+        return refuse(
+            ErrorCode::Refused,
+            format!("in place, {} would have to be stopped, and it was adopted", i.id),
+            format!(
+                "allow it with 'pilothouse down {service} --adopted', or choose another strategy for this release"
+            ),
+        );
+    }
     let strategy = match kind {
         Kind::First => "first release",
         Kind::Rollback => "rollback",
@@ -437,10 +447,71 @@ pub fn up(state: &State, service: &ServiceName, obs: &Observed) -> Vec<Fact> {
                 rollout: last.id.clone(),
                 host,
                 host_port,
+                adopts: None,
             },
         });
     }
     facts
+}
+
+/// Something that runs already, to become an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Where.
+    pub host: HostName,
+    /// The id it gets, or has had all along.
+    pub instance: InstanceId,
+    /// On this port of the host; `None` at its own address.
+    pub host_port: Option<u16>,
+    /// The engine's own id of it; `None` for what Pilothouse itself made.
+    pub adopts: Option<Safe>,
+}
+
+/// What taking over what runs already means: a first release whose instances are there.
+///
+/// # Errors
+/// [`Refusal`] when the service has a stable revision, or a rollout is under way.
+pub fn adopt(state: &State, revision: &Revision, taken: &[Taken], by: &By) -> Result<Vec<Fact>, Refusal> {
+    let service = &revision.spec.name;
+    if let Some(s) = state.services.get(service).filter(|s| s.stable.is_some() || s.active().is_some()) {
+        let what = s.active().map_or_else(
+            || "serves already: nothing is left to adopt".to_owned(),
+            |r| format!("is being rolled out ({})", r.id),
+        );
+        return refuse(ErrorCode::Refused, format!("{service} {what}"), "nothing to do");
+    }
+    let mut facts = deploy(state, revision, Kind::First, None, by)?;
+    let rollout = facts.iter().find_map(|f| match f {
+        Fact::RolloutStarted { rollout, .. } => Some(rollout.clone()),
+        _ => None,
+    });
+    let Some(rollout) = rollout else { return Ok(facts) };
+    facts.extend(taken.iter().map(|t| Fact::InstancePlaced {
+        service: service.clone(),
+        instance: t.instance.clone(),
+        revision: revision.id.clone(),
+        rollout: rollout.clone(),
+        host: t.host.clone(),
+        host_port: t.host_port,
+        adopts: t.adopts.clone(),
+    }));
+    Ok(facts)
+}
+
+/// What allowing adopted instances of a service to be stopped means.
+///
+/// # Errors
+/// [`Refusal`] when it has none, or they are allowed to be already.
+pub fn allow_stop(state: &State, service: &ServiceName, by: &By) -> Result<Vec<Fact>, Refusal> {
+    let s = known(state, service)?;
+    if s.instances.values().any(Instance::external) {
+        return Ok(vec![Fact::StopAllowed { service: service.clone(), by: by.clone() }]);
+    }
+    refuse(
+        ErrorCode::Refused,
+        format!("{service} has no adopted instance that must not be stopped"),
+        "nothing to do",
+    )
 }
 
 /// What taking a service away means.

@@ -103,6 +103,7 @@ impl Sim {
             return;
         }
         let seen = ObservedInstance {
+            adopts: None,
             id: instance.clone(),
             service: web(),
             revision: to,

@@ -111,8 +111,10 @@ impl Sim {
                     }
                 }
                 self.is_ours(instance);
+                self.may_be_touched(instance);
             }
             Effect::Remove { instance, host } => {
+                self.may_be_touched(instance);
                 self.is_ours(instance);
                 let running =
                     self.hosts[host].1.get(instance).is_some_and(|p| p.seen.state == RunState::Running);
@@ -120,6 +122,12 @@ impl Sim {
             }
             _ => {}
         }
+    }
+
+    /// What was adopted is never stopped or removed before somebody allowed it.
+    fn may_be_touched(&self, instance: &InstanceId) {
+        let i = self.service().instances.get(instance);
+        assert!(!i.is_some_and(crate::rollout::state::Instance::external), "{instance} was adopted");
     }
 
     fn is_ours(&self, instance: &InstanceId) {
