@@ -45,7 +45,13 @@ pub async fn running(
     resolve::not_held(hands, identity, fleet, declared).await?;
     let hosts = declared.placement.keys().filter_map(|h| fleet.hosts.get(h)).filter(|h| !h.out);
     let looks = join_all(hosts.map(|host| look(hands, fleet, declared, host))).await;
-    let found = looks.into_iter().collect::<Result<Vec<Found>, ApiError>>()?;
+    let mut found = looks.into_iter().collect::<Result<Vec<Found>, ApiError>>()?;
+    // Two hosts of a file may be one engine: what was found on the first is not there twice.
+    let (mut instances, mut containers) = (BTreeSet::new(), BTreeSet::new());
+    for f in &mut found {
+        f.ours.retain(|i| instances.insert(i.id.clone()));
+        f.foreign.retain(|a| a.endpoint.is_none() || containers.insert(a.container.clone()));
+    }
     let env = match &declared.env_file {
         Some(path) => env_file::read(path).map_err(|p| ApiError {
             code: ErrorCode::BadRequest,
@@ -84,7 +90,11 @@ async fn look(hands: &Hands, fleet: &Fleet, declared: &Service, host: &Host) -> 
         message: Safe::new(&format!("what runs on host {} is not known: {e}", host.name)),
         hint: Some("try again when the host answers, or set out = true for it".into()),
     };
-    let running = |i: &ObservedInstance| i.service == declared.name && i.state == RunState::Running;
+    let running = |i: &ObservedInstance| {
+        let here =
+            declared.address == Address::Container || i.endpoint.is_some_and(|e| e.ip() == host.address);
+        i.service == declared.name && i.state == RunState::Running && here
+    };
     let mut ours = engine.observe(&fleet.name).await.map_err(unanswered)?;
     ours.retain(running);
     let foreign = engine.adoptable(&wanted).await.map_err(unanswered)?;
@@ -138,6 +148,7 @@ fn rebuilt(declared: &Service, found: &[Found]) -> Result<Chosen, ApiError> {
         instance: i.id.clone(),
         host_port: port(declared, i.endpoint),
         adopts: i.adopts.clone(),
+        serving: i.endpoint,
     });
     Ok((chosen.clone(), first.version.clone(), first.digest.clone(), taken.collect()))
 }
@@ -194,6 +205,7 @@ fn foreign(declared: &Service, found: &[Found]) -> Result<Chosen, ApiError> {
         instance: InstanceId::of(&declared.name, &id, n),
         host_port: port(declared, a.endpoint),
         adopts: Some(a.container.clone()),
+        serving: None,
     });
     let taken = taken.collect();
     Ok((id, version, digest.clone(), taken))

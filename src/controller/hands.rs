@@ -415,18 +415,25 @@ impl Hands {
         });
     }
 
+    /// Makes the files that proxies are told to load: HAProxy does not start without them, so they are there before the
+    /// first rollout, and before any command is answered. What goes wrong is said when a route is applied, with the same
+    /// words.
+    pub fn prepare(&self, fleet: &Fleet) {
+        for proxy in fleet.proxies.values() {
+            let behind = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
+            let services: Vec<ServiceName> = behind.map(|s| s.name.clone()).collect();
+            let _ = self.proxy(proxy).prepare(&services);
+        }
+    }
+
     /// Watches every host and proxy of the fleet, for as long as the tasks are kept.
     pub fn watch(self: &Arc<Self>, fleet: &Fleet) -> Vec<JoinHandle<()>> {
+        self.prepare(fleet);
         let mut tasks = Vec::new();
         for host in fleet.hosts.values().filter(|h| !h.out) {
             tasks.push(tokio::spawn(Arc::clone(self).watch_host(host.clone())));
         }
         for proxy in fleet.proxies.values() {
-            let behind = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
-            let services: Vec<ServiceName> = behind.map(|s| s.name.clone()).collect();
-            // HAProxy does not start without the files it is told to load, so they are there before the first
-            // rollout. What goes wrong is said when a route is applied, with the same words.
-            let _ = self.proxy(proxy).prepare(&services);
             tasks.push(tokio::spawn(Arc::clone(self).watch_proxy(proxy.clone())));
         }
         tasks.push(tokio::spawn(Arc::clone(self).watch_versions(fleet.clone())));

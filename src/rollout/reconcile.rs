@@ -195,7 +195,7 @@ fn hooks(service: &ServiceState, obs: &Observed) -> Vec<Effect> {
     let Some(r) = &service.rollout else { return Vec::new() };
     let effect = |h: &HookRun| {
         let host = obs.hosts.get(&h.host).filter(|h| h.reachable && !h.out)?;
-        let seen = host.instances.get(&h.instance);
+        let seen = host.instances.get(&h.instance).filter(|s| !s.never_ran());
         let runs = seen.is_some_and(|s| !matches!(s.state, RunState::Exited { .. }));
         let wanted = h.state == HookState::Begun && r.active() && r.status != Status::Aborting;
         let (host, instance) = (h.host.clone(), h.instance.clone());
@@ -220,6 +220,8 @@ fn orphans(state: &State, obs: &Observed) -> Vec<Effect> {
             if service.removed.contains(&seen.id) && !service.instances.contains_key(&seen.id) {
                 let (host, instance) = (host.clone(), seen.id.clone());
                 out.push(match seen.state {
+                    // An old look at one that was let go of, or a mark that was written late.
+                    _ if seen.adopts.is_some() => Effect::LetGo { host, instance },
                     RunState::Exited { .. } => Effect::Remove { host, instance },
                     _ => Effect::Stop { host, instance, grace: service.spec.drain.stop_grace },
                 });

@@ -88,6 +88,8 @@ pub(crate) struct Sim {
     pub(crate) stops: u64,
     /// What hooks exit with.
     pub(crate) hook_exits: i32,
+    /// A hook is seen made and not started first, as by a look between two calls to an engine.
+    hook_made_first: bool,
     /// How often each attempt of a hook ran.
     pub(crate) hook_runs: BTreeMap<InstanceId, u32>,
     /// When the controller dies, and in what way it is wrong.
@@ -115,6 +117,7 @@ impl Sim {
             sick: BTreeSet::new(),
             stops: 0,
             hook_exits: 0,
+            hook_made_first: false,
             hook_runs: BTreeMap::new(),
             harness: crashes::Harness::default(),
             excused_until: Millis(0),

@@ -322,6 +322,14 @@ pub struct ObservedInstance {
     pub engine_health: Option<bool>,
 }
 
+impl ObservedInstance {
+    /// Whether it was made and never started.
+    #[must_use]
+    pub fn never_ran(&self) -> bool {
+        self.started_ms.is_none() && self.state == RunState::Exited { code: None, oom: false }
+    }
+}
+
 /// Whether an instance runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]

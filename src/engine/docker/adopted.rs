@@ -258,7 +258,8 @@ fn reached(c: &ContainerInspectResponse, port: u16, reach: Address, host: IpAddr
         let ip = ip.filter(|ip| !ip.is_unspecified()).unwrap_or(host);
         Some(SocketAddr::new(ip, b.host_port.as_deref()?.parse().ok()?))
     };
-    bindings.iter().filter_map(at).find(|a| a.ip() == host).or_else(|| bindings.iter().find_map(at))
+    // Published on another address of the host, loopback for instance, it cannot be reached from where the proxies are.
+    bindings.iter().filter_map(at).find(|a| a.ip() == host)
 }
 
 #[cfg(test)]

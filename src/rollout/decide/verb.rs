@@ -1,6 +1,7 @@
 //! What an operator's verb means: facts, or a refusal that says why.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::life;
 use super::place::{Missing, missing};
@@ -12,7 +13,7 @@ use crate::rollout::plan;
 use crate::rollout::state::{
     HookRun, HookState, Instance, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
 };
-use crate::rollout::world::{Observed, Slot};
+use crate::rollout::world::{Observed, Slot, Slots};
 use crate::text::Safe;
 
 /// A verb that needs nothing resolved.
@@ -465,9 +466,11 @@ pub struct Taken {
     pub host_port: Option<u16>,
     /// The engine's own id of it; `None` for what Pilothouse itself made.
     pub adopts: Option<Safe>,
+    /// Where it is reached, when the proxies may be sending to it already: that goes on.
+    pub serving: Option<SocketAddr>,
 }
 
-/// What taking over what runs already means: a first release whose instances are there.
+/// What taking over what runs already means: a first release whose instances are there. Without any, a plain one.
 ///
 /// # Errors
 /// [`Refusal`] when the service has a stable revision, or a rollout is under way.
@@ -481,20 +484,44 @@ pub fn adopt(state: &State, revision: &Revision, taken: &[Taken], by: &By) -> Re
         return refuse(ErrorCode::Refused, format!("{service} {what}"), "nothing to do");
     }
     let mut facts = deploy(state, revision, Kind::First, None, by)?;
-    let rollout = facts.iter().find_map(|f| match f {
-        Fact::RolloutStarted { rollout, .. } => Some(rollout.clone()),
+    if taken.is_empty() {
+        return Ok(facts);
+    }
+    let serving = taken.iter().any(|t| t.serving.is_some());
+    let started = facts.iter_mut().find_map(|f| match f {
+        Fact::RolloutStarted { rollout, plan, strategy, slot, .. } => {
+            *plan = plan::adopt(&revision.spec, serving);
+            "adoption".clone_into(strategy);
+            Some((rollout.clone(), *slot))
+        }
         _ => None,
     });
-    let Some(rollout) = rollout else { return Ok(facts) };
-    facts.extend(taken.iter().map(|t| Fact::InstancePlaced {
-        service: service.clone(),
-        instance: t.instance.clone(),
-        revision: revision.id.clone(),
-        rollout: rollout.clone(),
-        host: t.host.clone(),
-        host_port: t.host_port,
-        adopts: t.adopts.clone(),
-    }));
+    let Some((rollout, slot)) = started else { return Ok(facts) };
+    for t in taken {
+        let (service, instance) = (service.clone(), t.instance.clone());
+        facts.push(Fact::InstancePlaced {
+            service: service.clone(),
+            instance: instance.clone(),
+            revision: revision.id.clone(),
+            rollout: rollout.clone(),
+            host: t.host.clone(),
+            host_port: t.host_port,
+            adopts: t.adopts.clone(),
+        });
+        // The journal that said that it was healthy is lost; what the proxies send to it must not be interrupted.
+        if let Some(endpoint) = t.serving {
+            let (of, which) = (service.clone(), instance.clone());
+            facts.push(Fact::InstanceStarted { service: of, instance: which, endpoint });
+            facts.push(Fact::InstanceAdmitted { service, instance });
+        }
+    }
+    if serving {
+        let mut weights = Slots::<Bp>::default();
+        *weights.get_mut(slot) = Bp::FULL;
+        let (service, revision) = (service.clone(), revision.id.clone());
+        facts.push(Fact::SlotTaken { service: service.clone(), slot, revision });
+        facts.push(Fact::WeightDecided { service, weights });
+    }
     Ok(facts)
 }
 

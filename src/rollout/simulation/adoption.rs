@@ -15,6 +15,7 @@ fn adopted(strategy: Strategy) -> Sim {
         instance: InstanceId::of(&web(), &revision.id, n),
         host_port: Some(port),
         adopts: Some(format!("c{n}").as_str().into()),
+        serving: None,
     };
     let taken = [on(1, "node-1", 9100), on(2, "node-1", 9101), on(3, "node-2", 9100), on(4, "node-2", 9101)];
     for fact in decide::adopt(&sim.state, &revision, &taken, &"sim".into()).unwrap() {
@@ -85,6 +86,38 @@ fn once_allowed_they_are_stopped_when_nothing_needs_them() {
     assert!(decide::allow_stop(&sim.state, &web(), &"sim".into()).is_err(), "once is enough");
     sim.run_until("stopped", 200, |s| running(s, 1) == 0);
     assert_eq!(running(&sim, 2), 4);
+}
+
+#[test]
+fn a_lost_journal_is_rebuilt_and_the_proxies_go_on_sending() {
+    let mut sim = adopted(steps());
+    // All that is left is the world.
+    let taken: Vec<Taken> = sim
+        .service()
+        .instances
+        .values()
+        .map(|i| Taken {
+            host: i.host.clone(),
+            instance: i.id.clone(),
+            host_port: i.host_port,
+            adopts: i.adopts.clone(),
+            serving: i.endpoint,
+        })
+        .collect();
+    let revision = fixture::revision(&sim.fleet, 1);
+    let fleet = sim.fleet.clone();
+    sim.journal.clear();
+    sim.state = State::default();
+    sim.obs = Observed::default();
+    sim.record(Fact::FleetLoaded { fleet: Box::new(fleet), by: "sim".into() });
+    for fact in decide::adopt(&sim.state, &revision, &taken, &"sim".into()).unwrap() {
+        sim.record(fact);
+    }
+    for _ in 0..40 {
+        sim.step();
+        assert_eq!(sim.current_weight_of(&revision.id), [Bp::FULL], "{}", sim.explain());
+    }
+    assert_eq!(sim.ended(), Some(Outcome::Done));
 }
 
 #[test]
