@@ -183,12 +183,13 @@ impl World {
                 let digest = self.state.services[&service].revisions[&revision].digest.clone();
                 self.obs.hosts.entry(host).or_default().images.insert(digest);
             }
-            Effect::Hook { .. } => {}
+            Effect::Hook { .. } | Effect::LetGo { .. } => {}
             Effect::Start { host, service, instance } => {
                 let s = &self.state.services[&service];
                 let (i, address) = (&s.instances[&instance], self.fleet.hosts[&host].address);
                 let revision = &s.revisions[&i.revision];
                 let seen = ObservedInstance {
+                    adopts: None,
                     id: instance.clone(),
                     service: service.clone(),
                     revision: i.revision.clone(),

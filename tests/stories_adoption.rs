@@ -101,6 +101,14 @@ fn a_lost_journal_is_rebuilt_from_what_runs() {
         for file in ["journal.db", "journal.db-wal", "journal.db-shm", "lock"] {
             let _ = std::fs::remove_file(world.state_dir().join(file));
         }
+        // A release that knows nothing of them would take their traffic away.
+        world.ok(&["status"]);
+        world.wait("the proxy was looked at", || {
+            world.snapshot()?["proxies"][0]["reachable"].as_bool().filter(|r| *r).map(drop)
+        });
+        let (code, said) = world.run(&["deploy", "web", "1.0.0"]);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("sends traffic to web") && said.contains("up --adopt"), "{said}");
         let said = world.ok(&["up", "--adopt"]);
         assert!(said.contains("2 running instances are being adopted"), "{said}");
         assert_eq!(world.there(), before, "the same instances");

@@ -104,9 +104,9 @@ async fn look(hands: &Hands, fleet: &Fleet, declared: &Service, host: &Host) -> 
 type Chosen = (RevisionId, Version, String, Vec<Taken>);
 
 /// Of several versions that run, the one that the fleet file names; of one, that one.
-fn choose<'a, K: Ord>(
+fn choose<K: Ord>(
     declared: &Service,
-    what: BTreeMap<K, (Option<&'a Version>, Vec<String>)>,
+    what: BTreeMap<K, (Option<&Version>, Vec<String>)>,
 ) -> Result<K, ApiError> {
     let named = |v: &Option<&Version>| v.is_some() && *v == declared.version.as_ref();
     let several = what.len() > 1;
@@ -195,7 +195,7 @@ fn foreign(declared: &Service, found: &[Found]) -> Result<Chosen, ApiError> {
         hash.update(part.as_bytes());
     }
     let id: String = hex(&hash.finalize()).chars().take(8).collect();
-    let id: RevisionId = id.parse().map_err(|_| ApiError {
+    let id: RevisionId = id.parse().map_err(|_invalid| ApiError {
         code: ErrorCode::Unavailable,
         message: "a revision could not be named: this is a defect".into(),
         hint: None,

@@ -8,6 +8,7 @@ use crate::fleet::names::{Bp, ServiceName, Version};
 use crate::rollout::decide::{self, Intent, Refusal, Taken};
 use crate::rollout::reconcile::route;
 use crate::rollout::state::{Kind, Revision};
+use crate::rollout::world::{RouteReadback, Slot};
 use crate::text::Safe;
 
 impl Helm {
@@ -21,6 +22,7 @@ impl Helm {
                 Ok(self.reply(&service, said(&intent)))
             }
             Request::Deploy { fleet, revision, kind, decision, by } => {
+                self.nothing_is_lost(&[])?;
                 let loaded = decide::load(&self.state, &fleet, &by).map_err(refused)?;
                 // Refused before anything is written, so that a refused deploy changes nothing.
                 decide::deploy(&self.state, &revision, kind, decision, &by).map_err(refused)?;
@@ -68,6 +70,27 @@ impl Helm {
         }
     }
 
+    /// Refuses to write to proxies that send to services of which the journal knows nothing, beyond those that are being
+    /// adopted: a lost journal would take their traffic away.
+    fn nothing_is_lost(&self, adopted: &[&ServiceName]) -> Result<(), ApiError> {
+        for (proxy, seen) in &self.obs.proxies {
+            let sends = |r: &RouteReadback| Slot::BOTH.iter().any(|&s| r.highest(s) > Bp::ZERO);
+            let unknown = seen.routes.iter().find(|(name, route)| {
+                !self.state.services.contains_key(*name) && !adopted.contains(name) && sends(route)
+            });
+            if let Some((name, _)) = unknown {
+                return Err(ApiError {
+                    code: ErrorCode::Refused,
+                    message: Safe::new(&format!(
+                        "proxy {proxy} sends traffic to {name}, of which the journal knows nothing: was it lost?"
+                    )),
+                    hint: Some("take over all that runs, at once: pilothouse up --adopt".into()),
+                });
+            }
+        }
+        Ok(())
+    }
+
     fn rollback(
         &mut self,
         service: &ServiceName,
@@ -108,6 +131,11 @@ impl Helm {
         services: &[ServiceName],
         by: &Safe,
     ) -> Result<VerbReply, ApiError> {
+        let known = |f: &(Revision, Vec<Taken>)| !f.1.is_empty();
+        let adopted: Vec<&ServiceName> = first.iter().filter(|f| known(f)).map(|f| &f.0.spec.name).collect();
+        if !first.is_empty() {
+            self.nothing_is_lost(&adopted)?;
+        }
         let loaded = decide::load(&self.state, fleet, by).map_err(refused)?;
         self.record(loaded).map_err(|w| unwritten(&w))?;
         let mut rollouts = Vec::new();
