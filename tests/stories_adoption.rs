@@ -71,7 +71,7 @@ fn containers_that_were_run_by_hand_become_stable_and_are_never_stopped_unasked(
     // Adopted again, and this time allowed to be stopped.
     world.ok(&["up", "--adopt"]);
     let said = world.ok(&["down", "web", "--adopted"]);
-    assert!(said.contains("may be stopped"), "{said}");
+    assert!(said.contains("may be stopped and removed"), "{said}");
     world.ok(&["deploy", "web", "1.1.0"]);
     world.wait("they are stopped", || since().iter().all(Option::is_none).then_some(()));
 }

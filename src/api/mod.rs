@@ -611,7 +611,7 @@ pub struct FleetRequest {
     #[serde(default)]
     pub services: Vec<String>,
     /// On the way up: what runs already is taken over as the first release. On the way down: nothing goes, but what was
-    /// adopted may be stopped from now on.
+    /// adopted may be stopped and removed from now on.
     #[serde(default)]
     pub adopt: bool,
     /// A name to show beside the login name.

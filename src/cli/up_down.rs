@@ -30,7 +30,7 @@ pub(super) struct UpArgs {
 pub(super) struct DownArgs {
     /// Only these services
     services: Vec<String>,
-    /// Take nothing down: what was adopted may be stopped from now on, when nothing needs it any more
+    /// Take nothing down: what was adopted may be stopped and removed from now on, when nothing needs it
     #[arg(long, requires = "services")]
     adopted: bool,
     /// In production: the name of the service (of the fleet, without SERVICE), instead of typing it when asked

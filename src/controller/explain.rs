@@ -58,7 +58,7 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             let text = match (kind, from.as_ref().and_then(version)) {
                 (Kind::Rollback, Some(from)) => format!("{name}: rollback {rollout} from {from} to {to}"),
                 (_, Some(from)) => format!("{name}: {strategy} {rollout} from {from} to {to}"),
-                (_, None) => format!("{name}: first release {rollout} of {to}"),
+                (_, None) => format!("{name}: {strategy} {rollout} of {to}"),
             };
             Some((Level::Info, by.clone(), "rollout_started", text))
         }
@@ -213,7 +213,9 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             Level::Warn,
             by.clone(),
             "stop_allowed",
-            format!("{name}: {by} allows adopted instances to be stopped when nothing needs them"),
+            format!(
+                "{name}: {by} allows adopted instances to be stopped and removed when nothing needs them"
+            ),
         )),
         Fact::DownRequested { by, .. } => {
             Some((Level::Warn, by.clone(), "down", format!("{name}: taken down by {by}")))

@@ -131,9 +131,11 @@ fn service_view(s: &ServiceState, fleet: &Fleet, from: &Sources<'_>) -> ServiceV
         previous: kept.and_then(|k| reference(&k.revision)),
         previous_warm: kept.is_some_and(|k| {
             let mut instances = s.of(&k.revision).peekable();
-            k.warm_until.is_some()
-                && instances.peek().is_some()
-                && instances.all(|i| i.stage == Stage::Started)
+            let warm = k.warm_until.is_some();
+            // Adopted ones run on after their time as well.
+            instances.peek().is_some()
+                && instances
+                    .all(|i| warm && i.stage == Stage::Started || i.external() && i.stage == Stage::Stopped)
         }),
         rollout: s.rollout.as_ref().map(|r| rollout_view(s, r, from)),
         revisions: revisions(s, from),

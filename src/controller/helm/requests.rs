@@ -57,7 +57,8 @@ impl Helm {
                     facts.extend(decide::allow_stop(&self.state, service, &by).map_err(refused)?);
                 }
                 self.record(facts).map_err(|w| unwritten(&w))?;
-                let message = "what was adopted may be stopped from now on, when nothing needs it any more";
+                let message =
+                    "what was adopted may be stopped and removed from now on, when nothing needs it any more";
                 Ok(VerbReply { message: message.into(), ..VerbReply::default() })
             }
             Request::Load { fleet, by } => {
@@ -160,12 +161,29 @@ impl Helm {
         }
         let message = match (rollouts.len(), started) {
             (_, _) if adopted > 0 => format!("{adopted} running instances are being adopted"),
-            (0, 0) => "everything is up".to_owned(),
+            (0, 0) => self.all_up(services),
             (r, 0) => format!("{r} first releases have begun"),
             (0, n) => format!("{n} instances are started"),
             (r, n) => format!("{r} first releases have begun, {n} instances are started"),
         };
         Ok(VerbReply { rollouts, decision: 0, message: Safe::new(&message) })
+    }
+
+    /// What there is to say when nothing was done: that all is there, or what would have to be decided first.
+    fn all_up(&self, services: &[ServiceName]) -> String {
+        let declared = self.state.fleet.iter().flat_map(|f| f.services.keys());
+        let wanted = declared.filter(|s| services.is_empty() || services.contains(s));
+        let absent = |s: &&ServiceName| {
+            self.state.services.get(*s).is_none_or(|s| s.stable.is_none() && s.active().is_none())
+        };
+        let absent: Vec<&str> = wanted.filter(absent).map(ServiceName::as_str).collect();
+        if absent.is_empty() {
+            return "everything is up".to_owned();
+        }
+        format!(
+            "nothing was started: no version is named for {} (deploy one, or take over what runs with --adopt)",
+            absent.join(", ")
+        )
     }
 
     fn reply(&self, service: &ServiceName, message: &str) -> VerbReply {
