@@ -67,6 +67,7 @@ fn fleet(instances: usize) -> Fleet {
             hooks: Hooks::default(),
             progress_deadline: Millis::secs(600),
             keep: Millis::secs(60),
+            restore: false,
             proxies: vec![lb.clone()],
             domains: vec![],
         }

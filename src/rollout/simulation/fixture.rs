@@ -47,6 +47,7 @@ pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: 
         hooks: crate::fleet::model::Hooks::default(),
         progress_deadline: Millis::secs(600),
         keep: Millis::secs(60),
+        restore: false,
         proxies: proxy_names.clone(),
         domains: vec![],
     };
