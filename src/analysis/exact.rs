@@ -44,11 +44,13 @@ pub(super) mod array {
         d: D,
     ) -> Result<[f64; N], D::Error> {
         let texts = Vec::<String>::deserialize(d)?;
-        let numbers =
-            texts.iter().map(|t| super::parse(t)).collect::<Result<Vec<_>, _>>().map_err(D::Error::custom)?;
-        let found = numbers.len();
-        numbers
-            .try_into()
-            .map_err(|_: Vec<f64>| D::Error::custom(format!("{found} numbers where {N} are needed")))
+        if texts.len() != N {
+            return Err(D::Error::custom(format!("{} numbers where {N} are needed", texts.len())));
+        }
+        let mut numbers = [0.0; N];
+        for (number, text) in numbers.iter_mut().zip(&texts) {
+            *number = super::parse(text).map_err(D::Error::custom)?;
+        }
+        Ok(numbers)
     }
 }

@@ -278,27 +278,25 @@ impl Verdict {
             State::Hold => {
                 format!("hold{}: stable itself fails, and nothing is decided meanwhile", since(State::Hold))
             }
-            State::Wait => "wait: it is not known yet".to_owned(),
+            State::Wait => "wait: inconclusive so far".to_owned(),
         };
-        let of = |c: Count| format!("{} of {}{}", c.bad, c.n, per_cent(c));
-        let counts = format!("candidate {} bad, stable {} bad", of(self.candidate), of(self.stable));
-        let allowed = points(self.tolerance.fraction());
+        let of = |c: Count| format!("{} of {}{} bad", c.bad, c.n, per_cent(c));
         let seen = rate(self.candidate).zip(rate(self.stable)).map(|(c, s)| c - s);
         let difference = match seen {
-            Some(d) if d < 0.0 => format!(", {} points less", points(-d)),
-            Some(d) => format!(", {} points more", points(d)),
-            None => String::new(),
+            Some(d) if d < 0.0 => format!("-{}", points(-d)),
+            Some(d) => format!("+{}", points(d)),
+            None => "not known".to_owned(),
         };
+        let tolerance = self.tolerance.fraction();
         let bound = match self.bound {
             // The bound is one of a difference that stays the same.
             Some(bound)
-                if seen.is_some_and(|d| d > bound)
-                    || (state == State::Fail && bound <= self.tolerance.fraction()) =>
+                if seen.is_some_and(|d| d > bound) || (state == State::Fail && bound <= tolerance) =>
             {
-                "no upper bound, for the difference did not stay the same".to_owned()
+                "none, for the difference did not stay the same".to_owned()
             }
-            Some(bound) => format!("at most {} points more, 95 % sure", points(bound)),
-            None => "no upper bound yet".to_owned(),
+            Some(bound) => format!("{} (95 %)", points(bound)),
+            None => "not known yet".to_owned(),
         };
         let more = match state {
             State::Wait if self.blocks == 0 => {
@@ -309,7 +307,12 @@ impl Verdict {
             State::Wait => self.outlook(),
             State::Pass | State::Fail | State::Hold => String::new(),
         };
-        format!("{verdict}; {counts}{difference} ({bound}, tolerance {allowed}){more}.")
+        format!(
+            "{verdict}; candidate {}, stable {}; difference {difference}, upper bound {bound}, tolerance {}{more}.",
+            of(self.candidate),
+            of(self.stable),
+            points(tolerance)
+        )
     }
 
     /// How long it takes until a pass when all goes on as it did, for a candidate that gains.
@@ -339,11 +342,17 @@ fn rate(count: Count) -> Option<f64> {
 
 /// ` (0.42 %)`
 fn per_cent(count: Count) -> String {
-    rate(count).map_or_else(String::new, |r| format!(" ({} %)", points(r)))
+    rate(count).map_or_else(String::new, |r| format!(" ({} %)", hundredths(r)))
+}
+
+/// `0.5 points`
+fn points(difference: f64) -> String {
+    let number = hundredths(difference);
+    if number == "1" { "1 point".to_owned() } else { format!("{number} points") }
 }
 
 /// A part of 1 as per cent, with two decimals at most; a little is not nothing.
-fn points(part: f64) -> String {
+fn hundredths(part: f64) -> String {
     let text = format!("{:.2}", part * 100.0);
     if part > 0.0 && text == "0.00" {
         return "less than 0.01".to_owned();

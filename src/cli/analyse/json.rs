@@ -7,8 +7,9 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::rows::{COLUMNS, Cell, Cells, Reader, needed};
+use super::rows::{COLUMNS, Cell, Cells, QUOTED, Reader, needed};
 use crate::fleet::suggest::nearest;
+use crate::text::Safe;
 
 /// All fields of an object as they are written, so that what is wrong can be pointed at.
 struct Fields<'a>(Vec<(String, &'a RawValue)>);
@@ -90,7 +91,8 @@ pub(super) fn row<'a>(reader: &mut Reader<'_>, line: &'a str, at: usize) -> Opti
                     Ok(_) => format!("write {inside} without quotes"),
                     Err(_) => "write a number; leave the line out when it is not known".to_owned(),
                 };
-                reader.wrong(&cell.span, &format!("{name} is not a number"), &fix);
+                let written = Safe::capped(&cell.text, QUOTED);
+                reader.wrong(&cell.span, &format!("{name} is {written}, not a number"), &fix);
             }
             Some(_) => {}
         }

@@ -16,7 +16,7 @@ pub(super) const MOST_MISTAKES: usize = 20;
 /// Counts are exact up to here (2^53).
 const LARGEST: u64 = 9_007_199_254_740_992;
 /// Most of what is quoted in a message, in characters.
-const QUOTED: usize = 40;
+pub(super) const QUOTED: usize = 40;
 
 /// One row: what both revisions did up to `t`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -212,5 +212,65 @@ impl<'a> Reader<'a> {
             );
         }
         number
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rows(text: &str) -> Result<Vec<Row>, Problems> {
+        read(Path::new("f"), text, 0.0)
+    }
+
+    proptest! {
+        /// Whatever is in a file, it is rows or a mistake with a place in it, and never a panic.
+        #[test]
+        fn anything_is_rows_or_a_mistake(
+            header in prop_oneof![Just(needed()), Just(String::new()), "[t,\" a-z_]{0,40}"],
+            body in "([0-9,.\\-eNna\"{}:\\[t\u{feff}김\r\n ]{0,60})",
+            json in any::<bool>(),
+        ) {
+            let text = if json { format!("{{\"t\":1,{body}}}") } else { format!("{header}\n{body}") };
+            match rows(&text) {
+                Ok(rows) => prop_assert!(!rows.is_empty()),
+                Err(problems) => {
+                    for p in problems.list() {
+                        prop_assert!(!p.fix.is_empty());
+                        prop_assert!(p.line <= text.lines().count());
+                    }
+                }
+            }
+        }
+
+        /// What is written is what is read, in either form.
+        #[test]
+        fn counts_come_in_as_they_were_written(
+            counts in prop::collection::vec((1_u32..90, [0_u64..1000, 0..1000], [0_u64..5, 0..5]), 1..20),
+        ) {
+            let (mut t, mut csv, mut json, mut meant) = (0.0, needed(), String::new(), Vec::new());
+            for (dt, [sn, cn], [sb, cb]) in counts {
+                t += f64::from(dt) / 4.0;
+                let (sb, cb) = (sb.min(sn), cb.min(cn));
+                csv += &format!("\n{t},{sn},{sb},{cn},{cb}");
+                json += &format!(
+                    "{{\"candidate_n\":{cn},\"candidate_bad\":{cb},\"t\":{t},\"x\":[1],\"stable_n\":{sn},\"stable_bad\":{sb}}}\n"
+                );
+                meant.push(Row { t, tick: Tick { stable: Count::new(sn, sb), candidate: Count::new(cn, cb) } });
+            }
+            prop_assert_eq!(rows(&csv).unwrap(), meant.clone());
+            prop_assert_eq!(rows(&json).unwrap(), meant);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_wrong_in_every_row_does_not_fill_the_screen() {
+        let text = format!("{}\n{}", needed(), "1,2,3,4\n".repeat(1000));
+        assert_eq!(rows(&text).unwrap_err().errors(), MOST_MISTAKES);
+        let prose = "a\n".repeat(1000);
+        assert!(rows(&prose).unwrap_err().errors() <= COLUMNS.len());
+        assert_eq!(rows("{\n  \"t\": 1\n}\n").unwrap_err().errors(), 1, "written over several lines");
     }
 }
