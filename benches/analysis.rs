@@ -1,7 +1,7 @@
 //! How soon the analysis finds a candidate that is worse, beside the fixed windows that others use, how often each aborts
 //! one that is not, and what a block costs.
 //!
-//! `PILOTHOUSE_BENCH_ROLLOUTS` (20) says how many rollouts of ten minutes are played for each number; 200 take minutes.
+//! `PILOTHOUSE_BENCH_ROLLOUTS` (50) says how many rollouts of ten minutes are played for each number; 200 take half a minute.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
@@ -99,7 +99,7 @@ fn main() {
     // `cargo test --benches` only wants to know whether it runs.
     let quick = std::env::args().any(|a| a == "--test");
     let asked = std::env::var("PILOTHOUSE_BENCH_ROLLOUTS").ok().and_then(|n| n.parse().ok());
-    let runs = if quick { 1 } else { asked.unwrap_or(20) };
+    let runs = if quick { 1 } else { asked.unwrap_or(50) };
     println!("{runs} rollouts of {ROLLOUT_S} s each, share 5 %, tolerance 0.5 points, alpha 1 %\n");
     let line = |what: &str, cells: [String; METHODS]| {
         print!("{what:<34}");

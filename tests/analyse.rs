@@ -392,7 +392,7 @@ fn each_mistake_is_named_with_its_place_and_what_to_write() {
     assert!(latin.err.contains("<stdin>:2: the line is not UTF-8"), "{latin:?}");
     // All at once, and nothing that a terminal would obey.
     let said = analyse(&["-"], row("2,-1,x,5,9\n3,\x1b[31m1,0,5,0").as_bytes());
-    for place in ["3:3", "3:5", "3:9", "4:3"] {
+    for place in ["3:3", "3:6", "3:10", "4:3"] {
         assert!(said.err.contains(&format!("<stdin>:{place}: ")), "{place}: {}", said.err);
     }
     assert!(!said.err.contains('\x1b'));

@@ -76,15 +76,18 @@ fn a_base_rate_that_rises_with_the_share_aborts_nothing() {
 fn sessions_that_fail_together_need_the_divisor() {
     let runs = 150;
     let world = steady(50.0, 0.1, (0.05, 0.05));
-    let play = |seed: u64, divided: bool| {
+    let play = |seed: u64, divide: &dyn Fn(&mut Random) -> f64| {
         let mut random = Random(seed);
         let history = history(&mut random, &world);
-        let measured = divisor(&splits(&mut random, &world, 10)).unwrap();
-        let divisor = if divided { measured } else { 1.0 };
+        let divisor = divide(&mut random);
         fails_at(Settings { history, divisor, ..Settings::default() }, 300, |_| world.draw(&mut random, 10))
     };
-    let with = (0..runs).filter(|seed| play(*seed, true).is_some()).count();
-    let without = (0..runs).filter(|seed| play(*seed, false).is_some()).count();
+    let count =
+        |divide: &dyn Fn(&mut Random) -> f64| (0..runs).filter(|seed| play(*seed, divide).is_some()).count();
+    let with = count(&|random| divisor(&splits(random, &world, 10)).unwrap());
+    let exact = count(&|_| 10.0);
+    let without = count(&|_| 1.0);
+    assert_eq!(exact, 0, "of {runs} with the divisor that is right");
     assert!(with <= 1, "{with} of {runs} with the divisor");
     assert!(without > 30, "{without} of {runs} without: the test would prove nothing");
 }

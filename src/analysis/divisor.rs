@@ -15,6 +15,9 @@ pub struct Split {
 /// how much more the rates of two halves of the same traffic differ than those of independent requests would,
 /// `Σ(p̂₁−p̂₂)² / Σ p̂(1−p̂)(1/n₁+1/n₂)` over batches of half a minute.
 ///
+/// It is as good as there are batches: out of an hour's 120 it is right within an eighth, as a rule, out of ten minutes'
+/// within a third, and too little of it lets false aborts through.
+///
 /// `None` when it cannot be told: no batch had both halves and both good and bad requests. Then count one outcome for
 /// each client's session instead.
 #[must_use]

@@ -39,13 +39,13 @@ pub fn history(random: &mut Random, before: &Second) -> Count {
     Count::new(n, random.binomial(n, before.bad.0))
 }
 
-/// Stable's ten minutes before, in half minutes, split in two by client.
+/// Stable's hour before, in half minutes, split in two by client.
 pub fn splits(random: &mut Random, before: &Second, session: u64) -> Vec<Split> {
     let half = Second {
         arrive: (15.0 * before.arrive.0, 15.0 * before.arrive.0),
         bad: (before.bad.0, before.bad.0),
     };
-    (0..20)
+    (0..120)
         .map(|_| {
             let Tick { stable, candidate } = half.draw(random, session);
             Split { one: stable, other: candidate }
