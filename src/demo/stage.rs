@@ -227,11 +227,19 @@ fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// Linux gives outgoing connections ports from here on (`ip_local_port_range`): one of them may be taken at any moment.
+const EPHEMERAL: u16 = 32_768;
+
 /// The first of `n` ports that are free together on each of `hosts`.
 fn free_range(hosts: &[&str], n: u16) -> Result<u16> {
-    let start = 20_000 + u16::try_from(std::process::id() % 20_000).unwrap_or(0);
-    (start..60_000)
-        .step_by(usize::from(n))
+    let least = 20_000;
+    let most = EPHEMERAL - n;
+    // Demos side by side begin at different places.
+    let start = least + u16::try_from(std::process::id() % u32::from(most - least)).unwrap_or(0);
+    let step = usize::from(n);
+    (start..most)
+        .step_by(step)
+        .chain((least..start).step_by(step))
         .find(|first| {
             (*first..first.saturating_add(n))
                 .all(|port| hosts.iter().all(|h| TcpListener::bind((*h, port)).is_ok()))
