@@ -313,12 +313,6 @@ impl Stage {
     /// Does the next thing that is to be done; whether all is over.
     fn ask(&self, version: &str, snapshot: &Snapshot) -> Option<bool> {
         let service = snapshot.services.first()?;
-        // A controller that has just begun shows what it has not yet seen as unknown: no end, and nothing wrong.
-        if !snapshot.hosts.iter().all(|h| h.reachable)
-            || service.revisions.iter().any(|r| r.weight > 0 && r.actual_weight.is_none())
-        {
-            return Some(false);
-        }
         let ours = service.rollout.as_ref().filter(|r| r.to.as_str() == version);
         let Some(rollout) = ours else {
             self.verb(Verb::Deploy { version: version.to_owned() });
@@ -337,6 +331,11 @@ impl Stage {
                 return Some(false);
             }
             Way::Up | Way::Abort => {}
+        }
+        // A controller that has just begun shows what it has not yet seen as unknown: no end, and nothing wrong.
+        let unread = service.revisions.iter().any(|r| r.weight > 0 && r.actual_weight.is_none());
+        if unread || !snapshot.hosts.iter().all(|h| h.reachable) {
+            return Some(false);
         }
         match rollout.status {
             RolloutStatus::Paused | RolloutStatus::Failed => Some(true),
@@ -497,6 +496,7 @@ impl Stage {
     }
 }
 
+/// The share that was decided: what was read back is not known yet after a crash, while the release goes on.
 fn share_of(service: &ServiceView, version: &str) -> Option<u16> {
-    service.revisions.iter().find(|r| r.revision.version.as_str() == version)?.actual_weight
+    service.revisions.iter().find(|r| r.revision.version.as_str() == version).map(|r| r.weight)
 }
