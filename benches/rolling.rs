@@ -22,6 +22,7 @@ use bollard::models::{LocalNodeState, ServiceSpec, Task, TaskState};
 use bollard::query_parameters::{
     LeaveSwarmOptionsBuilder, ListTasksOptionsBuilder, RemoveImageOptionsBuilder,
 };
+use pilothouse::demo::sample_app::{self, Settings};
 use serde_json::json;
 use tokio::runtime::Runtime;
 
@@ -55,7 +56,7 @@ const CANARY: &str = "type = \"canary\"\nsteps = [ { weight = 50, pause = \"manu
 
 fn main() -> ExitCode {
     match std::env::args().nth(1).as_deref() {
-        Some("sample-app") => return pilothouse::cli::main(),
+        Some("sample-app") => return serve(),
         Some("probe") => return if healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE },
         _ => {}
     }
@@ -84,6 +85,17 @@ fn main() -> ExitCode {
         }
     }
     table.print(swarm.is_some());
+    ExitCode::SUCCESS
+}
+
+/// The sample application of a container; the version is in the image.
+fn serve() -> ExitCode {
+    // Not the command line's own: that would link the whole program into this one.
+    let version = std::env::var("PILOTHOUSE_VERSION").unwrap();
+    let mut settings = Settings::well_behaved(&version, 8080);
+    settings.address = Ipv4Addr::UNSPECIFIED.into();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(sample_app::run(settings)).unwrap();
     ExitCode::SUCCESS
 }
 
