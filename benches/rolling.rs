@@ -239,8 +239,8 @@ fn conditions() -> String {
         "conditions:
 - the same image, never pulled: Pilothouse by tag with pull = \"never\", Swarm by image id
 - containers on the default bridge, reached by their own addresses: no port is published by either
-- Swarm's service has endpoint mode dnsrr: its ingress mesh needs IPVS, which this does not rely on. Nothing balances
-  for it and no load runs against it, so 'no new task is wanted' leaves out the time its clients would still need
+- Swarm's service has endpoint mode dnsrr: its ingress mesh, which needs a kernel with IPVS, is not used. Nothing
+  balances for it and it has no load, so 'no new task is wanted' leaves out what its clients would still need
 - Pilothouse is under load through HAProxy all the while, kept-alive connections, and drains every instance
 - Pilothouse: GET /health every {interval} ms, the first right after the start, rise 1, min_healthy_time 0
 - Swarm, no health check: ready is what has started. Health check: this executable as a HEALTHCHECK every {interval} ms,
