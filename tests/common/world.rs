@@ -78,7 +78,7 @@ pub struct World {
 }
 
 /// The one image repository of this build; its images are kept for the next test.
-fn repository() -> String {
+pub fn repository() -> String {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     common::pilothouse().hash(&mut hasher);
