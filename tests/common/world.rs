@@ -43,7 +43,13 @@ pub struct Setup {
     pub docker: Option<PathBuf>,
     /// Docker network the containers join.
     pub by_container_address: bool,
+    /// The lines of `[services.api.strategy]`: a second service behind the same proxy, asked for by the host name
+    /// [`API`], of version 2.0.0 where the first one is of 1.0.0.
+    pub api: Option<&'static str>,
 }
+
+/// The host name by which the second service is asked for.
+pub const API: &str = "api.test";
 
 /// Waits for `promote` after each step.
 pub const BY_HAND: &str = r#"{ weight = 5, pause = "manual" }, { weight = 25, pause = "manual" }, { weight = 50, pause = "manual" }"#;
@@ -60,6 +66,7 @@ impl Default for Setup {
             env_file: None,
             docker: None,
             by_container_address: false,
+            api: None,
         }
     }
 }
@@ -74,6 +81,7 @@ pub struct World {
     net: String,
     haproxy: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
+    two_services: bool,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -90,18 +98,18 @@ proxies = ["lb"]
 keep = "KEEP"
 progress_deadline = "PROGRESS"
 ENV
-[services.web.health]
+[services.NAME.health]
 http = "/health"
 interval = "200ms"
 timeout = "2s"
 rise = 2
 fall = 3
 
-[services.web.drain]
+[services.NAME.drain]
 deadline = "10s"
 stop_grace = "5s"
 
-[services.web.strategy]
+[services.NAME.strategy]
 STRATEGY
 "#;
 
@@ -127,13 +135,17 @@ impl World {
         let net = format!("127.{}.{}", 16 + random[0] % 200, random[1]);
         let listen = format!("{net}.100:8080").parse().unwrap();
         let fleet = common::unique("st");
-        let world = Self { backends, fleet, listen, dir, net, haproxy, docker, runtime };
+        let two_services = setup.api.is_some();
+        let world = Self { backends, fleet, listen, dir, net, haproxy, docker, two_services, runtime };
         std::fs::write(world.file(), world.text(setup)).unwrap();
         if let Some(env) = &setup.env_file {
             std::fs::write(world.path().join("web.env"), env).unwrap();
         }
         if backends == Backends::DockerHaproxy {
             world.image("1.0.0");
+            if two_services {
+                world.image("2.0.0");
+            }
             // The controller makes the files that HAProxy will not start without.
             world.ok(&["status"]);
             let mut world = world;
@@ -168,46 +180,57 @@ impl World {
                     path("op.cfg"),
                     self.haproxy.as_ref().unwrap().0.display(),
                 );
-                let _ = write!(
-                    out,
-                    "\n[services.web]\nimage = \"{}\"\npull = \"never\"\nversion = \"1.0.0\"\nport = 8080\n",
-                    repository()
-                );
             }
             Backends::ProcessEdge => {
                 let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
-                let _ = write!(
-                    out,
-                    "\n[services.web]\ncommand = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
-                     \"{{address}}\", \"--version\", \"{{version}}\", \"--behaviour-by-version\"]\nversion = \"1.0.0\"\n",
-                    common::pilothouse().display(),
-                );
             }
         }
-        let _ = writeln!(out, "replicas = {}", setup.replicas);
-        if setup.by_container_address {
-            out.push_str("address = \"container\"\n");
-        } else {
-            out.push_str("host_ports = \"21000-21003\"\n");
-        }
-        let env = if setup.env_file.is_some() { "env_file = \"web.env\"" } else { "" };
-        out.push_str(
-            &SERVICE_TAIL
-                .replace("KEEP", setup.keep)
-                .replace("PROGRESS", setup.progress_deadline)
-                .replace("ENV", env)
-                .replace(
-                    "STRATEGY",
-                    &setup.strategy.map_or_else(
-                        || format!("type = \"canary\"\nsteps = [ {} ]", setup.steps),
-                        str::to_owned,
-                    ),
-                ),
-        );
+        let strategy = setup
+            .strategy
+            .map_or_else(|| format!("type = \"canary\"\nsteps = [ {} ]", setup.steps), str::to_owned);
+        out.push_str(&self.service_text(setup, "web", "1.0.0", 21_000, &strategy));
         if let Some(hooks) = &setup.hooks {
             let _ = write!(out, "\n[services.web.hooks]\n{hooks}\n");
         }
+        if let Some(strategy) = setup.api {
+            out.push_str(&self.service_text(setup, "api", "2.0.0", 21_100, strategy));
+        }
         out
+    }
+
+    /// A service whose host ports begin at `port`.
+    fn service_text(&self, setup: &Setup, name: &str, version: &str, port: u16, strategy: &str) -> String {
+        let mut out =
+            format!("\n[services.{name}]\nversion = \"{version}\"\nreplicas = {}\n", setup.replicas);
+        match self.backends {
+            Backends::DockerHaproxy => {
+                let _ = writeln!(out, "image = \"{}\"\npull = \"never\"\nport = 8080", repository());
+            }
+            Backends::ProcessEdge => {
+                let _ = writeln!(
+                    out,
+                    "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
+                     \"{{address}}\", \"--version\", \"{{version}}\", \"--behaviour-by-version\"]",
+                    common::pilothouse().display(),
+                );
+                // HAProxy's frontend is the operator's, and so is what it chooses by.
+                if name == "api" {
+                    let _ = writeln!(out, "domains = [\"{API}\"]");
+                }
+            }
+        }
+        if setup.by_container_address {
+            out.push_str("address = \"container\"\n");
+        } else {
+            let _ = writeln!(out, "host_ports = \"{port}-{}\"", port + 3);
+        }
+        let env = if setup.env_file.is_some() { "env_file = \"web.env\"" } else { "" };
+        out + &SERVICE_TAIL
+            .replace("NAME", name)
+            .replace("KEEP", setup.keep)
+            .replace("PROGRESS", setup.progress_deadline)
+            .replace("ENV", env)
+            .replace("STRATEGY", strategy)
     }
 
     pub fn path(&self) -> &Path {
@@ -324,9 +347,15 @@ impl World {
         }
     }
 
-    /// The only service, as in the snapshot.
+    /// The first service, as in the snapshot.
     pub fn service(&self) -> Option<Value> {
-        self.snapshot().map(|s| s["services"][0].clone())
+        self.service_named("web")
+    }
+
+    /// A service, as in the snapshot; null when it was never deployed.
+    pub fn service_named(&self, name: &str) -> Option<Value> {
+        let services = self.snapshot()?["services"].as_array()?.clone();
+        Some(services.into_iter().find(|s| s["name"] == name).unwrap_or_default())
     }
 
     /// Waits until the rollout to `to` has set `percent`, and the proxy was read back with it.
@@ -382,14 +411,21 @@ impl World {
 
     /// Starts HAProxy as an operator does, with a configuration of their own.
     pub fn start_haproxy(&mut self) {
+        use pilothouse::proxy::haproxy::{Extras, frontend_lines};
         let fleet = self.fleet.parse().unwrap();
-        let lines = pilothouse::proxy::haproxy::frontend_lines(
-            &self.path().join("own"),
-            &fleet,
-            &"web".parse().unwrap(),
-            pilothouse::proxy::haproxy::Extras::ALL,
-        )
-        .join("\n    ");
+        let lines_of = |service: &str| {
+            frontend_lines(&self.path().join("own"), &fleet, &service.parse().unwrap(), Extras::ALL)
+        };
+        let mut lines = Vec::new();
+        if self.two_services {
+            // As README says: a condition of the operator's own goes onto each of the lines.
+            lines.extend(lines_of("api").into_iter().map(|line| {
+                let with = if line.contains(" if {") { "" } else { " if" };
+                format!("{line}{with} {{ req.hdr(host) -i {API} }}")
+            }));
+        }
+        lines.extend(lines_of("web"));
+        let lines = lines.join("\n    ");
         let text = format!(
             "global\n    maxconn 500\n    hard-stop-after 30s\ndefaults\n    mode http\n    timeout connect 2s\n    \
              timeout client 30s\n    timeout server 10s\n    timeout http-keep-alive 10s\nfrontend fe\n    \
@@ -397,12 +433,14 @@ impl World {
             self.listen
         );
         std::fs::write(self.path().join("op.cfg"), text).unwrap();
+        let own = self.path().join("own").join(format!("{}.cfg", self.fleet));
+        self.wait("the controller's file for HAProxy", || own.exists().then_some(()));
         let log = std::fs::File::create(self.path().join("haproxy.log")).unwrap();
         let (binary, child) = self.haproxy.as_mut().expect("a world with HAProxy");
         let mut command = Command::new(&*binary);
         command.args(["-W", "-db", "-S"]).arg(self.dir.path().join("m.sock"));
         command.arg("-f").arg(self.dir.path().join("op.cfg"));
-        command.arg("-f").arg(self.dir.path().join("own").join(format!("{}.cfg", self.fleet)));
+        command.arg("-f").arg(own);
         *child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         self.wait("HAProxy listens", || TcpStream::connect(self.listen).ok());
     }
@@ -474,7 +512,7 @@ impl World {
                 {
                     for dir in std::fs::read_dir(host.path()).into_iter().flatten().flatten() {
                         let name = dir.file_name().to_string_lossy().into_owned();
-                        if name.starts_with("web-") {
+                        if name.starts_with("web-") || name.starts_with("api-") {
                             let text = std::fs::read(dir.path().join("status.json")).unwrap_or_default();
                             let status: Value = serde_json::from_slice(&text).unwrap_or_default();
                             found.insert(name, status["phase"] == "running");
@@ -499,7 +537,9 @@ impl World {
     /// What `status` shows, by id.
     pub fn shown(&self) -> BTreeSet<String> {
         let status = self.status();
-        let revisions = status["services"][0]["revisions"].as_array().cloned().unwrap_or_default();
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        let revisions: Vec<Value> =
+            services.iter().flat_map(|s| s["revisions"].as_array().cloned().unwrap_or_default()).collect();
         let instances = revisions.iter().flat_map(|r| r["instances"].as_array().cloned().unwrap_or_default());
         instances.map(|i| i["id"].as_str().unwrap_or_default().to_owned()).collect()
     }
