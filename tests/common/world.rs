@@ -41,6 +41,10 @@ pub struct Setup {
     pub env_file: Option<String>,
     /// Another Docker Engine than the machine's.
     pub docker: Option<PathBuf>,
+    /// Another one for the second host.
+    pub second_docker: Option<PathBuf>,
+    /// The port of a registry on loopback from which the hosts have to pull every image.
+    pub registry: Option<u16>,
     /// Docker network the containers join.
     pub by_container_address: bool,
     /// The lines of `[services.api.strategy]`: a second service behind the same proxy, asked for by the host name
@@ -65,6 +69,8 @@ impl Default for Setup {
             progress_deadline: "60s",
             env_file: None,
             docker: None,
+            second_docker: None,
+            registry: None,
             by_container_address: false,
             api: None,
         }
@@ -81,6 +87,9 @@ pub struct World {
     net: String,
     haproxy: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
+    second_docker: Option<PathBuf>,
+    /// Where images are pushed to, and pulled from.
+    remote: Option<String>,
     two_services: bool,
     runtime: tokio::runtime::Runtime,
 }
@@ -135,8 +144,21 @@ impl World {
         let net = format!("127.{}.{}", 16 + random[0] % 200, random[1]);
         let listen = format!("{net}.100:8080").parse().unwrap();
         let fleet = common::unique("st");
-        let two_services = setup.api.is_some();
-        let world = Self { backends, fleet, listen, dir, net, haproxy, docker, two_services, runtime };
+        let remote = setup.registry.map(|port| format!("127.0.0.1:{port}/pilothouse-test/{fleet}"));
+        let (two_services, second_docker) = (setup.api.is_some(), setup.second_docker.clone());
+        let world = Self {
+            backends,
+            fleet,
+            listen,
+            dir,
+            net,
+            haproxy,
+            docker,
+            second_docker,
+            remote,
+            two_services,
+            runtime,
+        };
         std::fs::write(world.file(), world.text(setup)).unwrap();
         if let Some(env) = &setup.env_file {
             std::fs::write(world.path().join("web.env"), env).unwrap();
@@ -160,7 +182,8 @@ impl World {
         let path = |p: &str| self.path().join(p).display().to_string();
         // The hosts share one engine: what tells them apart is the address.
         for n in 1..=2 {
-            let engine = match &self.docker {
+            let second = self.second_docker.as_ref().filter(|_| n == 2);
+            let engine = match second.or(self.docker.as_ref()) {
                 Some(socket) => format!("unix://{}", socket.display()),
                 None => "process://".to_owned(),
             };
@@ -204,7 +227,11 @@ impl World {
             format!("\n[services.{name}]\nversion = \"{version}\"\nreplicas = {}\n", setup.replicas);
         match self.backends {
             Backends::DockerHaproxy => {
-                let _ = writeln!(out, "image = \"{}\"\npull = \"never\"\nport = 8080", repository());
+                let (image, pull) = match &self.remote {
+                    Some(remote) => (remote.clone(), "missing"),
+                    None => (repository(), "never"),
+                };
+                let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
             }
             Backends::ProcessEdge => {
                 let _ = writeln!(
@@ -254,22 +281,79 @@ impl World {
         format!("{}.{n}", self.net)
     }
 
-    /// Makes the image of `version`, once for all tests of this build.
+    /// Makes the image of `version`, once for all tests of this build. With a registry it is there afterwards, and on no
+    /// host under the name that it has there.
     pub fn image(&self, version: &str) {
         let Some(socket) = &self.docker else { return };
         let lock =
             std::fs::File::create(std::env::temp_dir().join(format!("{}.lock", repository()))).unwrap();
         lock.lock().unwrap();
-        let version = version.parse().unwrap();
+        let parsed = version.parse().unwrap();
         let (program, repository) = (common::pilothouse(), repository());
-        let build = pilothouse::demo::image::build(socket, &program, &repository, &version);
+        let build = pilothouse::demo::image::build(socket, &program, &repository, &parsed);
         self.runtime.block_on(build).unwrap();
         // What an older build of ours left: its layer is as large as the binary.
         let label = format!("io.pilothouse.sample.repository={repository}");
         let filters = HashMap::from([("label", vec![label.as_str()]), ("dangling", vec!["true"])]);
         let options =
             bollard::query_parameters::PruneImagesOptionsBuilder::default().filters(&filters).build();
-        let _ = self.runtime.block_on(self.engine().prune_images(Some(options)));
+        let _ = self.runtime.block_on(engine_at(socket).prune_images(Some(options)));
+        if let Some(remote) = &self.remote {
+            let engine = engine_at(socket);
+            let local = format!("{repository}:{version}");
+            self.runtime.block_on(common::registry::push(&engine, &local, remote, version));
+            self.forget(socket, &format!("{remote}:{version}"), false);
+        }
+    }
+
+    /// Takes a name of an image away, and the image with its last name; whether dockerd did.
+    fn forget(&self, socket: &Path, name: &str, force: bool) -> bool {
+        let options = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(force).build();
+        self.runtime.block_on(engine_at(socket).remove_image(name, Some(options), None)).is_ok()
+    }
+
+    /// The images that the hosts pulled: engine, id and names of each.
+    pub fn pulled(&self) -> Vec<(PathBuf, String, Vec<String>)> {
+        let Some(remote) = &self.remote else { return Vec::new() };
+        let filters = HashMap::from([("reference", vec![remote.as_str()])]);
+        let options =
+            bollard::query_parameters::ListImagesOptionsBuilder::default().filters(&filters).build();
+        let mut found = Vec::new();
+        for socket in self.engines() {
+            let list = self.runtime.block_on(engine_at(socket).list_images(Some(options.clone())));
+            found.extend(list.unwrap().into_iter().map(|image| {
+                let names = image.repo_tags.into_iter().chain(image.repo_digests);
+                let ours = names.filter(|name| name.starts_with(remote.as_str())).collect();
+                (socket.to_owned(), image.id, ours)
+            }));
+        }
+        found
+    }
+
+    /// What `docker image prune --all` does, among the images of this world: those that no container has, running or
+    /// not, are gone afterwards. How many that were.
+    pub fn prune_images(&self) -> usize {
+        let containers = self.containers();
+        let used: BTreeSet<&str> = containers.iter().filter_map(|(_, c)| c.image_id.as_deref()).collect();
+        let pulled = self.pulled();
+        let unused: Vec<_> = pulled.iter().filter(|(_, id, _)| !used.contains(id.as_str())).collect();
+        for (socket, id, names) in &unused {
+            for name in names {
+                assert!(self.forget(socket, name, false), "{name} of {id}");
+            }
+        }
+        unused.len()
+    }
+
+    /// What `docker container prune` does, among the containers of this world: those that do not run are gone.
+    pub fn prune_containers(&self) {
+        for (socket, container) in self.containers() {
+            let runs = container.state.is_some_and(|s| s.to_string().eq_ignore_ascii_case("running"));
+            if !runs {
+                let id = container.id.unwrap_or_default();
+                self.runtime.block_on(engine_at(socket).remove_container(&id, None)).unwrap();
+            }
+        }
     }
 
     // --- commands -------------------------------------------------------------------------------------------------
@@ -483,10 +567,9 @@ impl World {
 
     // --- instances, seen from outside -----------------------------------------------------------------------------
 
-    fn engine(&self) -> bollard::Docker {
-        let socket = self.docker.as_ref().expect("a world with docker");
-        bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION)
-            .unwrap()
+    /// The sockets of the hosts' engines.
+    fn engines(&self) -> impl Iterator<Item = &Path> {
+        self.docker.iter().chain(&self.second_docker).map(PathBuf::as_path)
     }
 
     /// Every instance that the engine has, running or not: id and whether it runs. By label, or by directory.
@@ -504,7 +587,7 @@ impl World {
                 let runs = |c: &bollard::models::ContainerSummary| {
                     c.state.as_ref().is_some_and(|s| s.to_string().eq_ignore_ascii_case("running"))
                 };
-                list.iter().map(|c| (id(c), runs(c))).collect()
+                list.iter().map(|(_, c)| (id(c), runs(c))).collect()
             }
             Backends::ProcessEdge => {
                 let mut found = BTreeMap::new();
@@ -524,14 +607,18 @@ impl World {
         }
     }
 
-    fn containers(&self) -> Vec<bollard::models::ContainerSummary> {
+    fn containers(&self) -> Vec<(&Path, bollard::models::ContainerSummary)> {
         let label = format!("io.pilothouse.fleet={}", self.fleet);
         let filters = HashMap::from([("label", vec![label.as_str()])]);
         let options = bollard::query_parameters::ListContainersOptionsBuilder::default()
             .all(true)
             .filters(&filters)
             .build();
-        self.runtime.block_on(self.engine().list_containers(Some(options))).unwrap_or_default()
+        let of = |socket| {
+            let list = self.runtime.block_on(engine_at(socket).list_containers(Some(options.clone())));
+            list.unwrap_or_default().into_iter().map(move |c| (socket, c))
+        };
+        self.engines().flat_map(of).collect()
     }
 
     /// What `status` shows, by id.
@@ -628,21 +715,24 @@ impl Drop for World {
             kill(pid, Signal::KILL);
             std::thread::sleep(Duration::from_millis(20));
         }
-        if self.docker.is_some() {
-            let engine = self.engine();
-            for container in self.containers() {
-                let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default()
-                    .force(true)
-                    .v(true)
-                    .build();
-                let _ = self
-                    .runtime
-                    .block_on(engine.remove_container(&container.id.unwrap_or_default(), Some(options)));
-            }
+        for (socket, container) in self.containers() {
+            let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default()
+                .force(true)
+                .v(true)
+                .build();
+            let id = container.id.unwrap_or_default();
+            let _ = self.runtime.block_on(engine_at(socket).remove_container(&id, Some(options)));
+        }
+        for socket in self.engines() {
             let volume = format!("pilothouse-owner-{}", self.fleet);
             let options =
                 bollard::query_parameters::RemoveVolumeOptionsBuilder::default().force(true).build();
-            let _ = self.runtime.block_on(engine.remove_volume(&volume, Some(options)));
+            let _ = self.runtime.block_on(engine_at(socket).remove_volume(&volume, Some(options)));
+        }
+        for (socket, _, names) in self.pulled() {
+            for name in names {
+                self.forget(&socket, &name, true);
+            }
         }
         self.stop_haproxy();
         // Shims first, then what they watched over.
@@ -657,6 +747,10 @@ impl Drop for World {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn engine_at(socket: &Path) -> bollard::Docker {
+    bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION).unwrap()
 }
 
 /// What an instance answers to `/count`.
