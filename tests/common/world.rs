@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use pilothouse::proxy::haproxy::{Extras, frontend_lines};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -43,6 +44,8 @@ pub struct Setup {
     pub docker: Option<PathBuf>,
     /// Another one for the second host.
     pub second_docker: Option<PathBuf>,
+    /// The lines that the operator has in HAProxy's frontend.
+    pub extras: Extras,
     /// The port of a registry on loopback from which the hosts have to pull every image.
     pub registry: Option<u16>,
     /// Docker network the containers join.
@@ -70,6 +73,7 @@ impl Default for Setup {
             env_file: None,
             docker: None,
             second_docker: None,
+            extras: Extras::ALL,
             registry: None,
             by_container_address: false,
             api: None,
@@ -88,6 +92,8 @@ pub struct World {
     haproxy: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
     second_docker: Option<PathBuf>,
+    /// The lines that the operator has in HAProxy's frontend; written when it starts.
+    pub extras: Extras,
     /// Where images are pushed to, and pulled from.
     remote: Option<String>,
     two_services: bool,
@@ -155,6 +161,7 @@ impl World {
             haproxy,
             docker,
             second_docker,
+            extras: setup.extras,
             remote,
             two_services,
             runtime,
@@ -495,10 +502,9 @@ impl World {
 
     /// Starts HAProxy as an operator does, with a configuration of their own.
     pub fn start_haproxy(&mut self) {
-        use pilothouse::proxy::haproxy::{Extras, frontend_lines};
         let fleet = self.fleet.parse().unwrap();
         let lines_of = |service: &str| {
-            frontend_lines(&self.path().join("own"), &fleet, &service.parse().unwrap(), Extras::ALL)
+            frontend_lines(&self.path().join("own"), &fleet, &service.parse().unwrap(), self.extras)
         };
         let mut lines = Vec::new();
         if self.two_services {
