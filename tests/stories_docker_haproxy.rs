@@ -190,6 +190,12 @@ fn scenario_12_a_release_that_the_proxy_cannot_follow_is_refused() {
 }
 
 #[test]
+fn scenario_40_a_proxy_that_cannot_be_asked_is_not_healthy_by_silence() {
+    let Some(world) = world("metrics vanish", &stories::watched()) else { return };
+    stories::metrics_vanish(&world);
+}
+
+#[test]
 fn scenario_23_a_port_that_is_taken_leaves_stable_as_it_is() {
     let Some(world) = world("port taken", &stories::timed()) else { return };
     world.image("1.1.0");

@@ -558,6 +558,17 @@ impl World {
         }
     }
 
+    /// Takes the way to ask the proxy anything away, until what this returns is dropped. Visitors are answered as before.
+    pub fn hide_proxy(&self) -> Hidden {
+        let path = match self.backends {
+            Backends::DockerHaproxy => self.master_socket(),
+            Backends::ProcessEdge => self.state_dir().join("lb.sock"),
+        };
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        Hidden { path, aside }
+    }
+
     /// What HAProxy answers on its master socket; a master that is just reloading is asked again.
     pub fn haproxy_says(&self, command: &str) -> String {
         self.wait("HAProxy's master answers", || {
@@ -778,6 +789,18 @@ fn alive(pid: u32) -> bool {
 pub fn kill(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// Gives the way to the proxy back.
+pub struct Hidden {
+    path: PathBuf,
+    aside: PathBuf,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = std::fs::rename(&self.aside, &self.path);
     }
 }
 

@@ -164,7 +164,8 @@ pub(super) fn closed_gates(
         Gate::Manual => false,
         Gate::Pause(d) => now.since(settled_at) >= *d,
         Gate::HealthyFor(d) => service.of(&r.to).filter(|i| i.stage == Stage::Started).all(|i| {
-            let since = obs.health.get(&i.id).map(|h| h.since.max(settled_at));
+            // What passed while something was out of reach was not watched: never healthy by silence.
+            let since = obs.health.get(&i.id).map(|h| h.since.max(settled_at).max(r.thawed_at));
             healthy(service, i, obs) && since.is_some_and(|s| now.since(s) >= *d)
         }),
     };
@@ -179,7 +180,8 @@ pub fn gate_left(service: &ServiceState, r: &Rollout, obs: &Observed, now: Milli
         .into_iter()
         .filter_map(|g| match g {
             Gate::Manual => None,
-            Gate::Pause(d) | Gate::HealthyFor(d) => Some(settled_at.plus(d).since(now)),
+            Gate::Pause(d) => Some(settled_at.plus(d).since(now)),
+            Gate::HealthyFor(d) => Some(settled_at.max(r.thawed_at).plus(d).since(now)),
         })
         .max()
 }
