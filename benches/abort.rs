@@ -449,6 +449,7 @@ async fn end_to_end(binary: &Path, times: usize, table: &mut Table) {
     let client = Client::connect(&socket).await.unwrap();
     let loaded = pilothouse::fleet::load(&file).unwrap();
     let up = FleetRequest {
+        adopt: false,
         fleet_file: file.display().to_string(),
         fleet_hash: loaded.fleet.hash.clone(),
         services: vec![],

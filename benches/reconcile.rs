@@ -67,6 +67,7 @@ fn fleet(instances: usize) -> Fleet {
             hooks: Hooks::default(),
             progress_deadline: Millis::secs(600),
             keep: Millis::secs(60),
+            restore: false,
             proxies: vec![lb.clone()],
             domains: vec![],
         }
@@ -183,12 +184,13 @@ impl World {
                 let digest = self.state.services[&service].revisions[&revision].digest.clone();
                 self.obs.hosts.entry(host).or_default().images.insert(digest);
             }
-            Effect::Hook { .. } => {}
+            Effect::Hook { .. } | Effect::LetGo { .. } => {}
             Effect::Start { host, service, instance } => {
                 let s = &self.state.services[&service];
                 let (i, address) = (&s.instances[&instance], self.fleet.hosts[&host].address);
                 let revision = &s.revisions[&i.revision];
                 let seen = ObservedInstance {
+                    adopts: None,
                     id: instance.clone(),
                     service: service.clone(),
                     revision: i.revision.clone(),

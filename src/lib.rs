@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md says where everything is. Dependencies point inward: `rollout` knows only `fleet`'s model; `tui`
 //! knows `client` and `api`.
 
+pub mod analysis;
 pub mod api;
 pub mod cli;
 pub mod client;

@@ -442,7 +442,8 @@ pub struct InstanceView {
     pub role: Role,
     /// Address and port, once known.
     pub endpoint: Option<Safe>,
-    /// `pending`, `starting`, `running`, `draining`, `stopping`, `stopped` (as it should be), `exited` (by itself),
+    /// `pending`, `starting`, `running`, `draining`, `stopping`, `stopped` (as it should be), `parked` (adopted: out of use,
+    /// and not to be stopped), `exited` (by itself),
     /// `gone` or `unknown`.
     pub state: Safe,
     /// What our own probes say.
@@ -609,6 +610,10 @@ pub struct FleetRequest {
     /// Only these services; empty for all.
     #[serde(default)]
     pub services: Vec<String>,
+    /// On the way up: what runs already is taken over as the first release. On the way down: nothing goes, but what was
+    /// adopted may be stopped and removed from now on.
+    #[serde(default)]
+    pub adopt: bool,
     /// A name to show beside the login name.
     #[serde(default)]
     pub by: Option<Safe>,

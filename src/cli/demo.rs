@@ -123,6 +123,7 @@ async fn play(a: &Args) -> Result<Exit> {
 
 fn request(loaded: &Loaded) -> FleetRequest {
     FleetRequest {
+        adopt: false,
         fleet_file: loaded.file.to_string_lossy().into_owned(),
         fleet_hash: loaded.fleet.hash.clone(),
         services: Vec::new(),

@@ -78,6 +78,7 @@ impl Fleet {
     /// A request about the whole fleet.
     pub(super) fn request(&self, services: &[String], by: Option<&str>) -> FleetRequest {
         FleetRequest {
+            adopt: false,
             fleet_file: self.file(),
             fleet_hash: self.loaded.fleet.hash.clone(),
             services: services.to_vec(),

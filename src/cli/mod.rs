@@ -1,5 +1,6 @@
 //! The command line: one file per command.
 
+mod analyse;
 mod check;
 mod cockpit;
 mod demo;
@@ -100,6 +101,9 @@ enum Command {
     Health(tails::HealthArgs),
     /// Show what instances write
     Logs(tails::LogsArgs),
+    /// Say what the analysis makes of recorded counts
+    #[command(alias = "analyze")]
+    Analyse(analyse::Args),
     /// Run the controller in the foreground
     Serve(serve::Args),
     /// Run an embedded proxy (the controller starts it by itself)
@@ -141,6 +145,7 @@ pub fn main() -> ExitCode {
         Some(Command::Events(a)) => fleet::block_on(tails::events(file, &a)),
         Some(Command::Health(a)) => fleet::block_on(tails::health(file, &a)),
         Some(Command::Logs(a)) => fleet::block_on(tails::logs(file, &a)),
+        Some(Command::Analyse(a)) => analyse::run(&a),
         Some(Command::Serve(a)) => serve::run(file, &a),
         Some(Command::Cockpit(a)) => cockpit::run(a.socket(), a.options(file)),
         Some(Command::Edge(a)) => edge::run(&a),

@@ -14,6 +14,9 @@ use super::out::{Output, complain, say};
 pub(super) struct UpArgs {
     /// Only these services
     services: Vec<String>,
+    /// Take over what runs already as the first release, instead of starting anything
+    #[arg(long)]
+    adopt: bool,
     /// Return as soon as it has begun
     #[arg(long)]
     detach: bool,
@@ -27,6 +30,9 @@ pub(super) struct UpArgs {
 pub(super) struct DownArgs {
     /// Only these services
     services: Vec<String>,
+    /// Take nothing down: what was adopted may be stopped and removed from now on, when nothing needs it
+    #[arg(long, requires = "services")]
+    adopted: bool,
     /// In production: the name of the service (of the fleet, without SERVICE), instead of typing it when asked
     #[arg(long, value_name = "NAME")]
     confirm: Option<String>,
@@ -43,7 +49,9 @@ pub(super) async fn up(file: Option<&Path>, a: &UpArgs) -> color_eyre::Result<Ex
         Ok(f) => f,
         Err(exit) => return Ok(exit),
     };
-    let reply = match fleet.client.up(&fleet.request(&a.services, a.by.as_deref())).await {
+    let mut request = fleet.request(&a.services, a.by.as_deref());
+    request.adopt = a.adopt;
+    let reply = match fleet.client.up(&request).await {
         Ok(r) => r,
         Err(e) => return Ok(failed(&e)),
     };
@@ -79,9 +87,14 @@ pub(super) async fn down(file: Option<&Path>, a: &DownArgs) -> color_eyre::Resul
     if fleet.loaded.fleet.production && !confirmed(&fleet, a)? {
         return Ok(Exit::Usage);
     }
-    match fleet.client.down(&fleet.request(&a.services, a.by.as_deref())).await {
+    let mut request = fleet.request(&a.services, a.by.as_deref());
+    request.adopt = a.adopted;
+    match fleet.client.down(&request).await {
         Ok(reply) => complain(&format!("{}\n", reply.message)),
         Err(e) => return Ok(failed(&e)),
+    }
+    if a.adopted {
+        return Ok(Exit::Done);
     }
     let deadline = Instant::now() + a.timeout;
     loop {

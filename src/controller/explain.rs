@@ -1,8 +1,9 @@
 //! Facts in words, for the events that people read.
 
 use crate::api::{EventView, Level};
+use crate::fleet::names::InstanceId;
 use crate::rollout::fact::{Fact, Record};
-use crate::rollout::state::{HookState, Kind, Outcome, State};
+use crate::rollout::state::{HookState, Instance, Kind, Outcome, ServiceState, State};
 use crate::text::Safe;
 
 /// A fact as an event, given the state before it; `None` for bookkeeping that nobody needs to read.
@@ -29,6 +30,11 @@ pub fn event(before: &State, record: &Record) -> Option<EventView> {
     })
 }
 
+/// Whether an instance was adopted and must not be stopped.
+fn external(service: Option<&ServiceState>, instance: &InstanceId) -> bool {
+    service.and_then(|s| s.instances.get(instance)).is_some_and(Instance::external)
+}
+
 type Words = (Level, Safe, &'static str, String);
 
 fn words(before: &State, fact: &Fact) -> Option<Words> {
@@ -52,7 +58,7 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             let text = match (kind, from.as_ref().and_then(version)) {
                 (Kind::Rollback, Some(from)) => format!("{name}: rollback {rollout} from {from} to {to}"),
                 (_, Some(from)) => format!("{name}: {strategy} {rollout} from {from} to {to}"),
-                (_, None) => format!("{name}: first release {rollout} of {to}"),
+                (_, None) => format!("{name}: {strategy} {rollout} of {to}"),
             };
             Some((Level::Info, by.clone(), "rollout_started", text))
         }
@@ -68,6 +74,15 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             ours(),
             "instance_drained",
             format!("{instance}: drain deadline passed with {left} requests in flight"),
+        )),
+        Fact::InstanceStopped { instance, .. } if external(service, instance) => {
+            info("parked", format!("{instance} gets nothing any more and runs on: it was adopted"))
+        }
+        Fact::InstanceRemoved { instance, .. } if external(service, instance) => Some((
+            Level::Warn,
+            ours(),
+            "let_go",
+            format!("{instance} is no longer known here; its container was adopted, and runs on"),
         )),
         Fact::InstanceStopped { instance, .. } => info("instance_stopped", format!("{instance} is stopped")),
         Fact::InstanceRemoved { instance, .. } => info("instance_removed", format!("{instance} is removed")),
@@ -187,6 +202,21 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             let version = service.and_then(|s| s.revisions.get(revision)).map(|r| r.version.to_string());
             info("evicted", format!("{name}: {} makes room", version.unwrap_or_default()))
         }
+        Fact::InstancePlaced { instance, host, adopts: Some(container), .. } => info(
+            "adopted",
+            format!(
+                "{instance} on {host} is the container {} that was there",
+                container.as_str().get(..12).unwrap_or_default()
+            ),
+        ),
+        Fact::StopAllowed { by, .. } => Some((
+            Level::Warn,
+            by.clone(),
+            "stop_allowed",
+            format!(
+                "{name}: {by} allows adopted instances to be stopped and removed when nothing needs them"
+            ),
+        )),
         Fact::DownRequested { by, .. } => {
             Some((Level::Warn, by.clone(), "down", format!("{name}: taken down by {by}")))
         }

@@ -21,7 +21,7 @@ use crate::fleet::env_file;
 use crate::fleet::model::{
     Address, Engine as EngineModel, Fleet, HealthCheck, Host, Proxy as ProxyModel, Pull, Run,
 };
-use crate::fleet::names::{FleetName, HostName, InstanceId, Millis, ProxyName, ServiceName};
+use crate::fleet::names::{FleetName, HostName, InstanceId, Millis, ProxyName, RolloutId, ServiceName};
 use crate::probe::{Counter, Prober};
 use crate::proxy::{self, Direction, Proxy, ProxyError};
 use crate::rollout::decide;
@@ -243,6 +243,34 @@ impl Hands {
         let _ = self.tx.send(input).await;
     }
 
+    /// What instances of a revision have in common.
+    fn spec(
+        &self,
+        host: &Host,
+        revision: &Revision,
+        instance: &InstanceId,
+        rollout: &RolloutId,
+    ) -> InstanceSpec {
+        InstanceSpec {
+            fleet: self.fleet.clone(),
+            service: revision.spec.name.clone(),
+            id: instance.clone(),
+            revision: revision.id.clone(),
+            version: revision.version.clone(),
+            rollout: rollout.clone(),
+            run: revision.spec.run.clone(),
+            digest: revision.digest.clone(),
+            port: revision.spec.port,
+            host_port: None,
+            address: host.address,
+            reach: revision.spec.address,
+            network: revision.spec.network.clone(),
+            env: revision.spec.env.clone(),
+            restart: Restart::No,
+            adopts: None,
+        }
+    }
+
     /// All that an engine needs, but for the values of the env file, which are read when it is started.
     fn start_order(
         &self,
@@ -257,21 +285,10 @@ impl Hands {
         let i = s.instances.get(instance).ok_or_else(gone)?;
         let revision = s.revisions.get(&i.revision).ok_or_else(gone)?.clone();
         let spec = InstanceSpec {
-            fleet: self.fleet.clone(),
-            service: service.clone(),
-            id: instance.clone(),
-            revision: revision.id.clone(),
-            version: revision.version.clone(),
-            rollout: i.rollout.clone(),
-            run: revision.spec.run.clone(),
-            digest: revision.digest.clone(),
-            port: revision.spec.port,
             host_port: i.host_port,
-            address: host.address,
-            reach: revision.spec.address,
-            network: revision.spec.network.clone(),
-            env: revision.spec.env.clone(),
             restart: s.restart_policy(i),
+            adopts: i.adopts.as_ref().map(ToString::to_string),
+            ..self.spec(host, &revision, instance, &i.rollout)
         };
         // A container that exists carries its own environment; the file is only read to make one.
         let exists = obs.hosts.get(&i.host).is_some_and(|h| h.instances.contains_key(instance));
@@ -299,23 +316,9 @@ impl Hands {
             }
             Run::Command { .. } => Run::Command { argv: hook.run.clone() },
         };
-        let spec = InstanceSpec {
-            fleet: self.fleet.clone(),
-            service: service.clone(),
-            id: instance.clone(),
-            revision: revision.id.clone(),
-            version: revision.version.clone(),
-            rollout: r.id.clone(),
-            run,
-            digest: revision.digest.clone(),
-            port: revision.spec.port,
-            host_port: None,
-            address: host.address,
-            reach: Address::Container,
-            network: revision.spec.network.clone(),
-            env: revision.spec.env.clone(),
-            restart: Restart::No,
-        };
+        // It is not reached by anybody, so it needs no port of the host.
+        let spec =
+            InstanceSpec { run, reach: Address::Container, ..self.spec(host, &revision, instance, &r.id) };
         Ok(StartOrder { spec, revision, carries_env: false })
     }
 
@@ -375,6 +378,7 @@ impl Hands {
             Effect::Stop { instance, grace, .. } => {
                 engine.stop(&self.fleet, instance, *grace).await.map_err(words)
             }
+            Effect::LetGo { instance, .. } => engine.let_go(&self.fleet, instance).await.map_err(words),
             Effect::Remove { instance, .. } => engine.remove(&self.fleet, instance).await.map_err(words),
             Effect::Restart { instance, restart, .. } => {
                 engine.set_restart(&self.fleet, instance, *restart).await.map_err(words)
@@ -412,18 +416,25 @@ impl Hands {
         });
     }
 
+    /// Makes the files that proxies are told to load: HAProxy does not start without them, so they are there before the
+    /// first rollout, and before any command is answered. What goes wrong is said when a route is applied, with the same
+    /// words.
+    pub fn prepare(&self, fleet: &Fleet) {
+        for proxy in fleet.proxies.values() {
+            let behind = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
+            let services: Vec<ServiceName> = behind.map(|s| s.name.clone()).collect();
+            let _ = self.proxy(proxy).prepare(&services);
+        }
+    }
+
     /// Watches every host and proxy of the fleet, for as long as the tasks are kept.
     pub fn watch(self: &Arc<Self>, fleet: &Fleet) -> Vec<JoinHandle<()>> {
+        self.prepare(fleet);
         let mut tasks = Vec::new();
         for host in fleet.hosts.values().filter(|h| !h.out) {
             tasks.push(tokio::spawn(Arc::clone(self).watch_host(host.clone())));
         }
         for proxy in fleet.proxies.values() {
-            let behind = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
-            let services: Vec<ServiceName> = behind.map(|s| s.name.clone()).collect();
-            // HAProxy does not start without the files it is told to load, so they are there before the first
-            // rollout. What goes wrong is said when a route is applied, with the same words.
-            let _ = self.proxy(proxy).prepare(&services);
             tasks.push(tokio::spawn(Arc::clone(self).watch_proxy(proxy.clone())));
         }
         tasks.push(tokio::spawn(Arc::clone(self).watch_versions(fleet.clone())));

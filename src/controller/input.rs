@@ -10,7 +10,7 @@ use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
 use crate::fleet::names::{HostName, InstanceId, ProxyName, RevisionId, ServiceName, Version};
 use crate::proxy::ProxyError;
-use crate::rollout::decide::Intent;
+use crate::rollout::decide::{Intent, Taken};
 use crate::rollout::reconcile::Effect;
 use crate::rollout::state::{Kind, Revision, State};
 use crate::rollout::world::{Health, Means, ObservedInstance, RouteReadback};
@@ -140,8 +140,8 @@ pub enum Request {
     Up {
         /// The fleet file.
         fleet: Box<Fleet>,
-        /// First revisions of services that were never deployed.
-        first: Vec<Revision>,
+        /// First revisions of services that were never deployed, with what runs of them already.
+        first: Vec<(Revision, Vec<Taken>)>,
         /// Only these; empty for all.
         services: Vec<ServiceName>,
         /// Who.
@@ -150,6 +150,13 @@ pub enum Request {
     /// Services are taken away.
     Down {
         /// Which; empty for all.
+        services: Vec<ServiceName>,
+        /// Who.
+        by: Safe,
+    },
+    /// Adopted instances of services may be stopped from now on.
+    AllowStop {
+        /// Which.
         services: Vec<ServiceName>,
         /// Who.
         by: Safe,

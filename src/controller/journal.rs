@@ -13,8 +13,9 @@ use super::crash::boundary;
 use crate::fleet::names::Millis;
 use crate::rollout::fact::{Fact, Record};
 
-/// Version of the journal's format. A journal with a higher one is refused.
-pub const FORMAT: i64 = 1;
+/// Version of the journal's format: it goes up when there is a fact that an older binary does not know. A journal with a
+/// higher one is refused, one with a lower one is read, and is of this format from then on.
+pub const FORMAT: i64 = 2;
 /// Bytes that the write-ahead log is made long at the start.
 pub(super) const LOG_ROOM: u64 = 4 << 20;
 /// SQLite's WAL-reset corruption is fixed from here on.
@@ -34,7 +35,7 @@ pub enum JournalError {
     /// What is in the file is not what was written.
     #[error(
         "journal {path}: {what}. Nothing was changed. Put the file back from a backup, or move the state directory \
-         away and take the fleet over from what runs"
+         away and take over what runs: pilothouse up --adopt"
     )]
     Damaged {
         /// The file.
@@ -119,6 +120,10 @@ impl Journal {
                 "it ends at fact {}, but fact {} was written",
                 head.seq, expected.seq
             )));
+        }
+        // After it was read whole: an older binary that comes back must not take for damaged what it does not know.
+        if format.is_some_and(|found| found < FORMAT) {
+            db.execute("UPDATE meta SET value = ?1 WHERE key = 'format'", [FORMAT]).map_err(sqlite)?;
         }
         make_room(&db, path).map_err(sqlite)?;
         Ok((Self { db, path: path.to_owned(), head }, records))
@@ -357,6 +362,19 @@ mod tests {
         drop(db);
         let said = Journal::open(&path, &head).err().unwrap().to_string();
         assert!(said.contains("format 99"), "{said}");
+    }
+
+    #[test]
+    fn an_older_format_is_read_and_is_this_one_from_then_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = write(dir.path(), 3);
+        let path = dir.path().join("journal.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute("UPDATE meta SET value = 1", []).unwrap();
+        let (_journal, records) = Journal::open(&path, &head).unwrap();
+        assert_eq!(records.len(), 3);
+        let format: i64 = db.query_row("SELECT value FROM meta", [], |r| r.get(0)).unwrap();
+        assert_eq!(format, FORMAT);
     }
 
     #[test]

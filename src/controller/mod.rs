@@ -5,11 +5,12 @@
 //! | `helm` | the loop: takes in what happens, journals what follows, hands out what is to be done |
 //! | `hands` | carries effects to engines and proxies, watches and probes |
 //! | `journal`, `lock`, `keeper`, `reserve`, `secrets` | what is kept on disk |
-//! | `server`, `peer`, `resolve` | the API |
+//! | `server`, `peer`, `resolve`, `adopt` | the API |
 //! | `view`, `explain`, `numbers` | what it looks like from outside |
 //! | `crash` | dying on purpose, for the crash harness |
 //! | `start` | a controller in the background, for commands that need one |
 
+mod adopt;
 pub mod clock;
 #[doc(hidden)]
 pub mod crash;
@@ -125,6 +126,7 @@ pub async fn serve(fleet: &Fleet, leave_with: Option<u32>) -> Result<(), ServeEr
             .map_err(std::io::Error::other)
             .map_err(system("the HTTP client for probes"))?,
     );
+    hands.prepare(fleet);
     let listener = server::bind(&place.socket).map_err(system("the API's socket"))?;
     let helm = Helm::new(Parts {
         journal,

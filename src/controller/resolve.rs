@@ -17,7 +17,7 @@ use crate::rollout::state::{Revision, State};
 use crate::text::Safe;
 
 /// Refuses what another controller holds, before anything is journalled: waiting for it would never end.
-async fn not_held(
+pub(super) async fn not_held(
     hands: &Hands,
     identity: &Identity,
     fleet: &Fleet,

@@ -19,6 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
+use super::adopt;
 use super::hands::Hands;
 use super::helm::Latest;
 use super::history::{HistoryError, Reader};
@@ -324,8 +325,14 @@ async fn up(
             .services
             .iter()
             .any(|v| v.name.as_str() == declared.name.as_str() && (v.stable.is_some()));
-        if let Some(version) = declared.version.as_ref().filter(|_| wanted && !serves) {
-            first.push(resolve::revision(&s.hands, &s.identity, &fleet, &declared.name, version).await?);
+        if !wanted || serves {
+            continue;
+        }
+        if request.adopt {
+            first.push(adopt::running(&s.hands, &s.identity, &fleet, declared).await?);
+        } else if let Some(version) = &declared.version {
+            let revision = resolve::revision(&s.hands, &s.identity, &fleet, &declared.name, version).await?;
+            first.push((revision, Vec::new()));
         }
     }
     s.ask(Request::Up { fleet: Box::new(fleet), first, services, by }).await
@@ -338,7 +345,14 @@ async fn down(
 ) -> Answer<VerbReply> {
     let request: FleetRequest = body(&bytes)?;
     let by = peer.name(request.by.as_ref());
-    s.ask(Request::Down { services: named(&request.services)?, by }).await
+    let services = named(&request.services)?;
+    if request.adopt {
+        if services.is_empty() {
+            return Err(bad("name the services whose adopted instances may be stopped", "pilothouse status"));
+        }
+        return s.ask(Request::AllowStop { services, by }).await;
+    }
+    s.ask(Request::Down { services, by }).await
 }
 
 fn named(services: &[String]) -> Result<Vec<ServiceName>, ApiError> {

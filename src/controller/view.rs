@@ -131,9 +131,11 @@ fn service_view(s: &ServiceState, fleet: &Fleet, from: &Sources<'_>) -> ServiceV
         previous: kept.and_then(|k| reference(&k.revision)),
         previous_warm: kept.is_some_and(|k| {
             let mut instances = s.of(&k.revision).peekable();
-            k.warm_until.is_some()
-                && instances.peek().is_some()
-                && instances.all(|i| i.stage == Stage::Started)
+            let warm = k.warm_until.is_some();
+            // Adopted ones run on after their time as well.
+            instances.peek().is_some()
+                && instances
+                    .all(|i| warm && i.stage == Stage::Started || i.external() && i.stage == Stage::Stopped)
         }),
         rollout: s.rollout.as_ref().map(|r| rollout_view(s, r, from)),
         revisions: revisions(s, from),
@@ -435,6 +437,7 @@ fn instance_view(
         (_, false, _) => "unknown",
         (Stage::Placed, _, None) => "pending",
         (Stage::Leaving, _, Some(RunState::Running)) => "draining",
+        (Stage::Stopped | Stage::Discarded, _, Some(RunState::Running)) if i.external() => "parked",
         (Stage::Drained | Stage::Stopped | Stage::Discarded, _, Some(RunState::Running)) => "stopping",
         (_, _, None) => "gone",
         (_, _, Some(RunState::Starting)) => "starting",

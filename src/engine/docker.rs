@@ -3,6 +3,7 @@
 //! Nothing is remembered that dockerd does not say again (the cache only spares inspections), so that a restart of
 //! either side needs nothing from the caller.
 
+mod adopted;
 mod auth;
 mod client;
 mod containers;
@@ -19,9 +20,10 @@ use async_trait::async_trait;
 use bollard::models::VolumeCreateRequest;
 use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 
+use self::adopted::Marker;
 use self::client::Client;
 use self::observe::Cache;
-use super::{BoxStream, Engine, EngineError, LogLine, Usage};
+use super::{Adoptable, BoxStream, Engine, EngineError, LogLine, Usage, Wanted};
 use crate::fleet::model::Run;
 use crate::fleet::names::{FleetName, InstanceId, Millis, Version};
 use crate::rollout::world::{InstanceSpec, ObservedInstance, Restart};
@@ -50,6 +52,8 @@ pub struct DockerEngine {
 struct Inner {
     client: Client,
     cache: Mutex<Cache>,
+    /// What is known of adopted containers; `None` when it has to be asked for.
+    adopted: Mutex<Option<Vec<Marker>>>,
 }
 
 impl DockerEngine {
@@ -57,13 +61,23 @@ impl DockerEngine {
     /// as soon as it is up.
     #[must_use]
     pub fn connect(socket: &Path) -> Self {
-        Self { inner: Arc::new(Inner { client: Client::new(socket), cache: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                client: Client::new(socket),
+                cache: Mutex::default(),
+                adopted: Mutex::default(),
+            }),
+        }
     }
 }
 
 impl Inner {
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn adopted(&self) -> std::sync::MutexGuard<'_, Option<Vec<Marker>>> {
+        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn release(&self, fleet: &FleetName, owner: &str) -> Result<(), EngineError> {
@@ -118,11 +132,16 @@ impl Engine for DockerEngine {
     }
 
     async fn observe(&self, fleet: &FleetName) -> Result<Vec<ObservedInstance>, EngineError> {
-        self.inner.observe(fleet).await
+        let mut all = self.inner.observe(fleet).await?;
+        all.extend(self.inner.observe_adopted(fleet).await?);
+        Ok(all)
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<ObservedInstance, EngineError> {
-        self.inner.start(spec).await
+        match &spec.adopts {
+            Some(container) => self.inner.adopt(spec, container).await,
+            None => self.inner.start(spec).await,
+        }
     }
 
     async fn stop(&self, fleet: &FleetName, id: &InstanceId, grace: Millis) -> Result<(), EngineError> {
@@ -131,6 +150,14 @@ impl Engine for DockerEngine {
 
     async fn remove(&self, fleet: &FleetName, id: &InstanceId) -> Result<(), EngineError> {
         self.inner.remove(fleet, id).await
+    }
+
+    async fn let_go(&self, fleet: &FleetName, id: &InstanceId) -> Result<(), EngineError> {
+        self.inner.let_go(fleet, id).await
+    }
+
+    async fn adoptable(&self, wanted: &Wanted<'_>) -> Result<Vec<Adoptable>, EngineError> {
+        self.inner.adoptable(wanted).await
     }
 
     async fn set_restart(

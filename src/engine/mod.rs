@@ -4,6 +4,7 @@ pub mod docker;
 mod lines;
 pub mod process;
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::Stream;
 
-use crate::fleet::model::{self, Run};
+use crate::fleet::model::{self, Address, Run};
 use crate::fleet::names::{FleetName, InstanceId, Millis, Version};
 use crate::rollout::world::{InstanceSpec, ObservedInstance, Restart};
 use crate::text::Safe;
@@ -51,6 +52,34 @@ pub struct LogLine {
     pub text: Safe,
 }
 
+/// What a service needs of something that runs already.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// How the service is run: the repository counts.
+    pub run: &'a Run,
+    /// Port that it listens on.
+    pub port: u16,
+    /// How it is to be reached.
+    pub reach: Address,
+    /// The host's address.
+    pub address: IpAddr,
+}
+
+/// Something that runs on an engine and is nobody's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Adoptable {
+    /// The engine's own id of it.
+    pub container: Safe,
+    /// Its name, for people.
+    pub name: Safe,
+    /// The tag it was made from.
+    pub version: Option<Version>,
+    /// The artifact it runs.
+    pub digest: String,
+    /// Where it is reached; `None` when the wanted port cannot be.
+    pub endpoint: Option<SocketAddr>,
+}
+
 /// Where instances run. Every call ends within a deadline of the engine's own choosing; a deadline that passes is
 /// [`EngineError::Unknown`]. Every call is absolute and may be repeated.
 #[async_trait]
@@ -67,7 +96,8 @@ pub trait Engine: Send + Sync {
     async fn observe(&self, fleet: &FleetName) -> Result<Vec<ObservedInstance>, EngineError>;
 
     /// Brings the instance into being and starts it, after having looked whether it is already there; reads it back.
-    /// A kept, stopped instance with the same id and digest is started again as it is.
+    /// A kept, stopped instance with the same id and digest is started again as it is. One that adopts something makes
+    /// that the instance.
     async fn start(&self, spec: &InstanceSpec) -> Result<ObservedInstance, EngineError>;
 
     /// Ends it: SIGTERM, after `grace` SIGKILL. Done when it no longer runs; fine when it never did.
@@ -75,6 +105,16 @@ pub trait Engine: Send + Sync {
 
     /// Removes a stopped instance and all that belongs to it. Fine when it is gone. Refuses a running one.
     async fn remove(&self, fleet: &FleetName, id: &InstanceId) -> Result<(), EngineError>;
+
+    /// Forgets an instance that was adopted; what it was goes on running. Fine when there is none.
+    async fn let_go(&self, _fleet: &FleetName, _id: &InstanceId) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// What runs here, is nobody's and could be an instance of the service. Empty where nothing can run but by us.
+    async fn adoptable(&self, _wanted: &Wanted<'_>) -> Result<Vec<Adoptable>, EngineError> {
+        Ok(Vec::new())
+    }
 
     /// Sets what the engine does when the instance exits by itself.
     async fn set_restart(

@@ -78,6 +78,7 @@ pub(super) const SERVICE: Keys = Keys {
         "proxies",
         "domains",
         "keep",
+        "drift",
         "progress_deadline",
         "health",
         "drain",

@@ -14,7 +14,7 @@ pub mod problem;
 mod read;
 mod service;
 mod strategy;
-mod suggest;
+pub(crate) mod suggest;
 mod syntax;
 mod units;
 

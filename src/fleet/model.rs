@@ -193,6 +193,9 @@ pub struct Service {
     pub progress_deadline: Millis,
     /// How long the old revision is kept running after promotion, for a rollback that is one weight change.
     pub keep: Millis,
+    /// Whether an instance of stable that ended or is gone is started again without being asked for.
+    #[serde(default)]
+    pub restore: bool,
     /// The proxies in front; may be empty for a service without traffic (a worker).
     pub proxies: Vec<ProxyName>,
     /// Host names the edge proxy serves this service under; empty for all others.

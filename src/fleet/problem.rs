@@ -143,7 +143,7 @@ impl Problems {
 
     /// Splits what was found in `main` and the files it names: the warnings when nothing stops the file from being
     /// used, else everything.
-    pub(super) fn judge(main: &Path, mut found: Vec<Problem>) -> Result<Vec<Problem>, Self> {
+    pub(crate) fn judge(main: &Path, mut found: Vec<Problem>) -> Result<Vec<Problem>, Self> {
         let main = Safe::from(main.to_string_lossy().as_ref());
         // The sort is stable: what is found first at a place is shown first.
         found.sort_by(|a, b| {
@@ -192,30 +192,30 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// A text in which places can be found.
-pub(super) struct Source<'a> {
+pub(crate) struct Source<'a> {
     file: &'a Path,
     text: &'a str,
     line_starts: Vec<usize>,
 }
 
 /// A range of bytes in a source.
-pub(super) type Span = std::ops::Range<usize>;
+pub(crate) type Span = std::ops::Range<usize>;
 
 impl<'a> Source<'a> {
     /// `text`, named `file` as the operator named it.
-    pub(super) fn new(file: &'a Path, text: &'a str) -> Self {
+    pub(crate) fn new(file: &'a Path, text: &'a str) -> Self {
         let line_starts =
             std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect::<Vec<_>>();
         Self { file, text, line_starts }
     }
 
     /// The line of a place, counted from 1.
-    pub(super) fn line(&self, offset: usize) -> usize {
+    pub(crate) fn line(&self, offset: usize) -> usize {
         self.line_starts.partition_point(|start| *start <= offset.min(self.text.len())).max(1)
     }
 
     /// An error at `span`.
-    pub(super) fn problem(&self, span: &Span, message: &str, fix: &str) -> Problem {
+    pub(crate) fn problem(&self, span: &Span, message: &str, fix: &str) -> Problem {
         let line = self.line(span.start);
         let start = self.line_starts.get(line - 1).copied().unwrap_or(0);
         let whole = self.text.get(start..).unwrap_or("").lines().next().unwrap_or("");

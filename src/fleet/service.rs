@@ -101,6 +101,7 @@ fn read(
     let hooks = hooks::read(ctx, section, is_process);
     let progress_deadline = duration(ctx, section, "progress_deadline", Millis::secs(1), Millis::secs(600));
     let keep = duration(ctx, section, "keep", Millis(0), Millis::secs(300));
+    let restore = restore(ctx, section);
     let drain = drain(ctx, section);
     let domains = domains(ctx, section);
     let host_ports = range.as_ref().map_or((0, 0), |r| r.value);
@@ -124,6 +125,7 @@ fn read(
         hooks,
         progress_deadline,
         keep,
+        restore,
         proxies: proxies.iter().map(|p| p.value.clone()).collect(),
         domains: domains.iter().map(|d| d.value.clone()).collect(),
     };
@@ -133,6 +135,23 @@ fn read(
 
 fn duration(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str, least: Millis, default: Millis) -> Millis {
     section.duration(ctx, key, least).map_or(default, |d| d.value)
+}
+
+/// What is done about an instance that ended or is gone.
+fn restore(ctx: &mut Ctx<'_>, section: &Section<'_>) -> bool {
+    let Some(text) = section.text(ctx, "drift") else { return false };
+    match text.value {
+        "show" => false,
+        "restore" => true,
+        other => {
+            let fix = match nearest(other, ["show", "restore"]) {
+                Some(near) => format!("write drift = \"{near}\""),
+                None => "write \"show\" (the default: 'up' puts it right) or \"restore\"".to_owned(),
+            };
+            ctx.error(&text.span, &format!("unknown drift '{other}'{}", section.place()), &fix);
+            false
+        }
+    }
 }
 
 fn address(ctx: &mut Ctx<'_>, section: &Section<'_>, is_process: bool) -> Address {

@@ -4,7 +4,7 @@
 const LONGEST: usize = 64;
 
 /// The word out of `known` that `written` is most likely meant to be, when one is near enough.
-pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (written.chars().count() / 3).clamp(1, 3);
     known
         .into_iter()

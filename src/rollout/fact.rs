@@ -82,6 +82,16 @@ pub enum Fact {
         host: HostName,
         /// On this port of the host; `None` at the container's own address.
         host_port: Option<u16>,
+        /// What runs there already and becomes the instance: the engine's own id of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopts: Option<Safe>,
+    },
+    /// What was adopted may be stopped from now on, when nothing needs it any more.
+    StopAllowed {
+        /// Of this service.
+        service: ServiceName,
+        /// Who.
+        by: By,
     },
     /// A stopped or lost instance shall run again.
     InstanceRevived {
@@ -495,6 +505,7 @@ impl Fact {
             | Self::KeepEnded { service, .. }
             | Self::Evicted { service, .. }
             | Self::DownRequested { service, .. }
+            | Self::StopAllowed { service, .. }
             | Self::ServiceGone { service }
             | Self::ProxyDiffers { service, .. } => Some(service),
             Self::FleetLoaded { .. }

@@ -61,6 +61,13 @@ pub enum Effect {
         /// From SIGTERM to SIGKILL.
         grace: Millis,
     },
+    /// An adopted instance is no longer ours; it runs on.
+    LetGo {
+        /// Where.
+        host: HostName,
+        /// Which.
+        instance: InstanceId,
+    },
     /// An instance does not exist.
     Remove {
         /// Where.
@@ -98,6 +105,7 @@ impl Effect {
             | Self::Hook { host, .. }
             | Self::Stop { host, .. }
             | Self::Remove { host, .. }
+            | Self::LetGo { host, .. }
             | Self::Restart { host, .. } => Lane::Host(host.clone()),
             Self::Routes { proxy, .. } => Lane::Proxy(proxy.clone()),
         }
@@ -111,6 +119,7 @@ impl Effect {
             Self::Start { instance, .. } => format!("start:{instance}"),
             Self::Hook { instance, .. } => super::decide::hook_key(instance),
             Self::Stop { instance, .. } => format!("stop:{instance}"),
+            Self::LetGo { instance, .. } => format!("let-go:{instance}"),
             Self::Remove { instance, .. } => format!("remove:{instance}"),
             Self::Restart { instance, .. } => format!("restart:{instance}"),
             Self::Routes { proxy, .. } => format!("routes:{proxy}"),
@@ -134,7 +143,7 @@ pub fn reconcile(state: &State, obs: &Observed) -> Vec<Effect> {
     effects.sort_by_key(|e| match e {
         Effect::Routes { .. } => 0,
         Effect::Stop { .. } => 1,
-        Effect::Remove { .. } => 2,
+        Effect::Remove { .. } | Effect::LetGo { .. } => 2,
         Effect::Artifact { .. } => 3,
         Effect::Start { .. } | Effect::Hook { .. } => 4,
         Effect::Restart { .. } => 5,
@@ -158,11 +167,20 @@ fn instance(service: &ServiceState, i: &Instance, obs: &Observed) -> Option<Effe
                 instance: id,
             })
         }
+        // What was adopted is known to the engine by our word only: said again when it was forgotten.
+        Stage::Started if i.external() && host.is_some() && seen.is_none() => {
+            Some(Effect::Start { host: at, service: service.spec.name.clone(), instance: id })
+        }
+        Stage::Started | Stage::Leaving if i.external() => None,
         Stage::Started | Stage::Leaving => {
             let want = service.restart_policy(i);
             let differs = running && seen.is_some_and(|s| s.restart != want);
             differs.then_some(Effect::Restart { host: at, instance: id, restart: want })
         }
+        Stage::Discarded if i.external() => {
+            seen.is_some().then_some(Effect::LetGo { host: at, instance: id })
+        }
+        Stage::Drained | Stage::Stopped if i.external() => None,
         Stage::Drained | Stage::Stopped | Stage::Discarded if running => {
             Some(Effect::Stop { host: at, instance: id, grace: service.spec.drain.stop_grace })
         }
@@ -177,7 +195,7 @@ fn hooks(service: &ServiceState, obs: &Observed) -> Vec<Effect> {
     let Some(r) = &service.rollout else { return Vec::new() };
     let effect = |h: &HookRun| {
         let host = obs.hosts.get(&h.host).filter(|h| h.reachable && !h.out)?;
-        let seen = host.instances.get(&h.instance);
+        let seen = host.instances.get(&h.instance).filter(|s| !s.never_ran());
         let runs = seen.is_some_and(|s| !matches!(s.state, RunState::Exited { .. }));
         let wanted = h.state == HookState::Begun && r.active() && r.status != Status::Aborting;
         let (host, instance) = (h.host.clone(), h.instance.clone());
@@ -202,6 +220,8 @@ fn orphans(state: &State, obs: &Observed) -> Vec<Effect> {
             if service.removed.contains(&seen.id) && !service.instances.contains_key(&seen.id) {
                 let (host, instance) = (host.clone(), seen.id.clone());
                 out.push(match seen.state {
+                    // An old look at one that was let go of, or a mark that was written late.
+                    _ if seen.adopts.is_some() => Effect::LetGo { host, instance },
                     RunState::Exited { .. } => Effect::Remove { host, instance },
                     _ => Effect::Stop { host, instance, grace: service.spec.drain.stop_grace },
                 });

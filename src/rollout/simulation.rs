@@ -88,6 +88,8 @@ pub(crate) struct Sim {
     pub(crate) stops: u64,
     /// What hooks exit with.
     pub(crate) hook_exits: i32,
+    /// A hook is seen made and not started first, as by a look between two calls to an engine.
+    hook_made_first: bool,
     /// How often each attempt of a hook ran.
     pub(crate) hook_runs: BTreeMap<InstanceId, u32>,
     /// When the controller dies, and in what way it is wrong.
@@ -115,6 +117,7 @@ impl Sim {
             sick: BTreeSet::new(),
             stops: 0,
             hook_exits: 0,
+            hook_made_first: false,
             hook_runs: BTreeMap::new(),
             harness: crashes::Harness::default(),
             excused_until: Millis(0),
@@ -399,6 +402,7 @@ impl Sim {
                 });
                 assert!(!taken, "rule 11: an endpoint has one occupant\n{explain}");
                 let seen = ObservedInstance {
+                    adopts: i.adopts.clone(),
                     id: instance.clone(),
                     service: web(),
                     revision: i.revision.clone(),
@@ -421,7 +425,7 @@ impl Sim {
                     p.seen.state = RunState::Exited { code: Some(0), oom: false };
                 }
             }
-            Effect::Remove { host, instance } => {
+            Effect::Remove { host, instance } | Effect::LetGo { host, instance } => {
                 self.hosts.get_mut(host).unwrap().1.remove(instance);
             }
             Effect::Restart { host, instance, restart } => {
@@ -509,6 +513,7 @@ fn share(route: &Route, id: &RevisionId) -> Bp {
     slots.filter(|s| s.revision.as_ref() == Some(id)).map(|s| s.weight).max().unwrap_or(Bp::ZERO)
 }
 
+mod adoption;
 mod crashes;
 pub(crate) mod fixture;
 mod hooks;

@@ -101,6 +101,20 @@ pub struct Instance {
     pub placed_at: Millis,
     /// When it began to leave.
     pub leaving_at: Millis,
+    /// The engine's own id of what was there before us and was adopted.
+    #[serde(default)]
+    pub adopts: Option<Safe>,
+    /// Somebody allowed what was adopted to be stopped.
+    #[serde(default)]
+    pub may_stop: bool,
+}
+
+impl Instance {
+    /// Adopted, and not to be stopped: nothing is ever done to it but sending it requests, or not.
+    #[must_use]
+    pub fn external(&self) -> bool {
+        self.adopts.is_some() && !self.may_stop
+    }
 }
 
 /// How far an instance is in its life.
@@ -409,7 +423,7 @@ impl ServiceState {
                     owed: Vec::new(),
                 });
             }
-            Fact::InstancePlaced { instance, revision, rollout, host, host_port, .. } => {
+            Fact::InstancePlaced { instance, revision, rollout, host, host_port, adopts, .. } => {
                 let placed = Instance {
                     id: instance.clone(),
                     revision: revision.clone(),
@@ -422,6 +436,8 @@ impl ServiceState {
                     discard: false,
                     placed_at: at,
                     leaving_at: Millis(0),
+                    adopts: adopts.clone(),
+                    may_stop: false,
                 };
                 self.instances.insert(instance.clone(), placed);
             }
@@ -444,6 +460,9 @@ impl ServiceState {
                 self.decision += 1;
             }
             Fact::NextDropped { .. } => self.next = None,
+            Fact::StopAllowed { .. } => {
+                self.instances.values_mut().filter(|i| i.adopts.is_some()).for_each(|i| i.may_stop = true);
+            }
             Fact::DownRequested { .. } => {
                 self.next = None;
                 self.down = true;

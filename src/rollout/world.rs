@@ -276,6 +276,8 @@ pub struct InstanceSpec {
     pub env: BTreeMap<String, String>,
     /// What the engine does when it exits.
     pub restart: Restart,
+    /// The engine's own id of something that runs already and becomes this instance, instead of a new one being made.
+    pub adopts: Option<String>,
 }
 
 /// What the engine does when an instance exits by itself.
@@ -291,6 +293,9 @@ pub enum Restart {
 /// What an engine says of one instance of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedInstance {
+    /// The engine's own id of it, when it was adopted.
+    #[serde(default)]
+    pub adopts: Option<Safe>,
     /// Its identity, from its label.
     pub id: InstanceId,
     /// The service, from its label.
@@ -315,6 +320,14 @@ pub struct ObservedInstance {
     pub restart: Restart,
     /// What the engine's own health check says: a hint, never a reason to raise a weight.
     pub engine_health: Option<bool>,
+}
+
+impl ObservedInstance {
+    /// Whether it was made and never started.
+    #[must_use]
+    pub fn never_ran(&self) -> bool {
+        self.started_ms.is_none() && self.state == RunState::Exited { code: None, oom: false }
+    }
 }
 
 /// Whether an instance runs.

@@ -95,6 +95,7 @@ pub fn spec(fleet: &FleetName, n: u32, run: Run, version: &str, digest: &str) ->
         network: None,
         env: BTreeMap::new(),
         restart: Restart::No,
+        adopts: None,
     }
 }
 

@@ -267,6 +267,13 @@ impl World {
             .replace("STRATEGY", strategy)
     }
 
+    /// Changes the fleet file, as an operator does.
+    pub fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.file()).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(self.file(), text.replacen(from, to, 1)).unwrap();
+    }
+
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
@@ -524,7 +531,6 @@ impl World {
         );
         std::fs::write(self.path().join("op.cfg"), text).unwrap();
         let own = self.path().join("own").join(format!("{}.cfg", self.fleet));
-        self.wait("the controller's file for HAProxy", || own.exists().then_some(()));
         let log = std::fs::File::create(self.path().join("haproxy.log")).unwrap();
         let (binary, child) = self.haproxy.as_mut().expect("a world with HAProxy");
         let mut command = Command::new(&*binary);
@@ -584,9 +590,63 @@ impl World {
 
     // --- instances, seen from outside -----------------------------------------------------------------------------
 
+    /// The engine of the first host.
+    fn engine(&self) -> bollard::Docker {
+        engine_at(self.docker.as_ref().expect("a world with docker"))
+    }
+
     /// The sockets of the hosts' engines.
     fn engines(&self) -> impl Iterator<Item = &Path> {
         self.docker.iter().chain(&self.second_docker).map(PathBuf::as_path)
+    }
+
+    /// A container of the service's image that somebody ran by hand, published on `port` of host `n`; gone when the value
+    /// is.
+    pub fn by_hand(&self, version: &str, n: usize, port: u16) -> ByHand {
+        use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+        self.image(version);
+        let engine = self.engine();
+        let name = common::unique("by-hand");
+        let binding = PortBinding { host_ip: Some(self.host_address(n)), host_port: Some(port.to_string()) };
+        let body = ContainerCreateBody {
+            image: Some(format!("{}:{version}", repository())),
+            env: Some(vec!["PORT=8080".to_owned(), format!("PILOTHOUSE_VERSION={version}")]),
+            exposed_ports: Some(vec!["8080/tcp".to_owned()]),
+            host_config: Some(HostConfig {
+                port_bindings: Some(HashMap::from([("8080/tcp".to_owned(), Some(vec![binding]))])),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        };
+        let options = bollard::query_parameters::CreateContainerOptionsBuilder::default().name(&name).build();
+        self.runtime.block_on(async {
+            engine.create_container(Some(options), body).await.unwrap();
+            engine.start_container(&name, None).await.unwrap();
+        });
+        ByHand { engine, name }
+    }
+
+    /// Removes what Pilothouse wrote beside adopted containers, as 'docker volume prune' does.
+    pub fn forget_adopted(&self) {
+        use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder};
+        let label = format!("io.pilothouse.fleet={}", self.fleet);
+        let filters = HashMap::from([("label", vec![label.as_str(), "io.pilothouse.adopts"])]);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let engine = self.engine();
+        let list = self.runtime.block_on(engine.list_volumes(Some(options))).unwrap();
+        let volumes = list.volumes.unwrap_or_default();
+        assert!(!volumes.is_empty(), "nothing was written beside them");
+        for volume in volumes {
+            let options = RemoveVolumeOptionsBuilder::default().build();
+            self.runtime.block_on(engine.remove_volume(&volume.name, Some(options))).unwrap();
+        }
+    }
+
+    /// Since when a container runs, as its engine says; `None` when it does not.
+    pub fn runs_since(&self, container: &ByHand) -> Option<String> {
+        let found = self.runtime.block_on(container.engine.inspect_container(&container.name, None)).ok()?;
+        let state = found.state?;
+        state.started_at.filter(|_| state.running == Some(true))
     }
 
     /// Every instance that the engine has, running or not: id and whether it runs. By label, or by directory.
@@ -719,6 +779,22 @@ impl World {
             let from = text.len().saturating_sub(3000);
             eprintln!("--- {file}\n{}", text.get(from..).unwrap_or_default());
         }
+    }
+}
+
+/// See [`World::by_hand`].
+pub struct ByHand {
+    engine: bollard::Docker,
+    pub name: String,
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        let options =
+            bollard::query_parameters::RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        // Not the world's runtime, which may be gone: a test's values are dropped in any order.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _ = runtime.block_on(self.engine.remove_container(&self.name, Some(options)));
     }
 }
 

@@ -5,9 +5,10 @@ use crate::api::{ApiError, ErrorCode, VerbReply};
 use crate::controller::input::Request;
 use crate::fleet::model::Fleet;
 use crate::fleet::names::{Bp, ServiceName, Version};
-use crate::rollout::decide::{self, Intent, Refusal};
+use crate::rollout::decide::{self, Intent, Refusal, Taken};
 use crate::rollout::reconcile::route;
 use crate::rollout::state::{Kind, Revision};
+use crate::rollout::world::{RouteReadback, Slot};
 use crate::text::Safe;
 
 impl Helm {
@@ -21,6 +22,7 @@ impl Helm {
                 Ok(self.reply(&service, said(&intent)))
             }
             Request::Deploy { fleet, revision, kind, decision, by } => {
+                self.nothing_is_lost(&[])?;
                 let loaded = decide::load(&self.state, &fleet, &by).map_err(refused)?;
                 // Refused before anything is written, so that a refused deploy changes nothing.
                 decide::deploy(&self.state, &revision, kind, decision, &by).map_err(refused)?;
@@ -49,6 +51,16 @@ impl Helm {
                 self.record(facts).map_err(|w| unwritten(&w))?;
                 Ok(VerbReply { message: message.into(), ..VerbReply::default() })
             }
+            Request::AllowStop { services, by } => {
+                let mut facts = Vec::new();
+                for service in &services {
+                    facts.extend(decide::allow_stop(&self.state, service, &by).map_err(refused)?);
+                }
+                self.record(facts).map_err(|w| unwritten(&w))?;
+                let message =
+                    "what was adopted may be stopped and removed from now on, when nothing needs it any more";
+                Ok(VerbReply { message: message.into(), ..VerbReply::default() })
+            }
             Request::Load { fleet, by } => {
                 if self.state.fleet.is_none() {
                     let facts = decide::load(&self.state, &fleet, &by).map_err(refused)?;
@@ -57,6 +69,27 @@ impl Helm {
                 Ok(VerbReply::default())
             }
         }
+    }
+
+    /// Refuses to write to proxies that send to services of which the journal knows nothing, beyond those that are being
+    /// adopted: a lost journal would take their traffic away.
+    fn nothing_is_lost(&self, adopted: &[&ServiceName]) -> Result<(), ApiError> {
+        for (proxy, seen) in &self.obs.proxies {
+            let sends = |r: &RouteReadback| Slot::BOTH.iter().any(|&s| r.highest(s) > Bp::ZERO);
+            let unknown = seen.routes.iter().find(|(name, route)| {
+                !self.state.services.contains_key(*name) && !adopted.contains(name) && sends(route)
+            });
+            if let Some((name, _)) = unknown {
+                return Err(ApiError {
+                    code: ErrorCode::Refused,
+                    message: Safe::new(&format!(
+                        "proxy {proxy} sends traffic to {name}, of which the journal knows nothing: was it lost?"
+                    )),
+                    hint: Some("take over all that runs, at once: pilothouse up --adopt".into()),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn rollback(
@@ -95,19 +128,26 @@ impl Helm {
     fn up(
         &mut self,
         fleet: &Fleet,
-        first: Vec<Revision>,
+        first: Vec<(Revision, Vec<Taken>)>,
         services: &[ServiceName],
         by: &Safe,
     ) -> Result<VerbReply, ApiError> {
+        let known = |f: &(Revision, Vec<Taken>)| !f.1.is_empty();
+        let adopted: Vec<&ServiceName> = first.iter().filter(|f| known(f)).map(|f| &f.0.spec.name).collect();
+        if !first.is_empty() {
+            self.nothing_is_lost(&adopted)?;
+        }
         let loaded = decide::load(&self.state, fleet, by).map_err(refused)?;
         self.record(loaded).map_err(|w| unwritten(&w))?;
         let mut rollouts = Vec::new();
-        for revision in first {
+        let mut adopted = 0;
+        for (revision, taken) in first {
             let service = revision.spec.name.clone();
             let never =
                 self.state.services.get(&service).is_none_or(|s| s.stable.is_none() && s.active().is_none());
             if never {
-                let facts = decide::deploy(&self.state, &revision, Kind::First, None, by).map_err(refused)?;
+                let facts = decide::adopt(&self.state, &revision, &taken, by).map_err(refused)?;
+                adopted += taken.len();
                 self.record(facts).map_err(|w| unwritten(&w))?;
                 rollouts.extend(self.reply(&service, "").rollouts);
             }
@@ -120,12 +160,30 @@ impl Helm {
             self.record(facts).map_err(|w| unwritten(&w))?;
         }
         let message = match (rollouts.len(), started) {
-            (0, 0) => "everything is up".to_owned(),
+            (_, _) if adopted > 0 => format!("{adopted} running instances are being adopted"),
+            (0, 0) => self.all_up(services),
             (r, 0) => format!("{r} first releases have begun"),
             (0, n) => format!("{n} instances are started"),
             (r, n) => format!("{r} first releases have begun, {n} instances are started"),
         };
         Ok(VerbReply { rollouts, decision: 0, message: Safe::new(&message) })
+    }
+
+    /// What there is to say when nothing was done: that all is there, or what would have to be decided first.
+    fn all_up(&self, services: &[ServiceName]) -> String {
+        let declared = self.state.fleet.iter().flat_map(|f| f.services.keys());
+        let wanted = declared.filter(|s| services.is_empty() || services.contains(s));
+        let absent = |s: &&ServiceName| {
+            self.state.services.get(*s).is_none_or(|s| s.stable.is_none() && s.active().is_none())
+        };
+        let absent: Vec<&str> = wanted.filter(absent).map(ServiceName::as_str).collect();
+        if absent.is_empty() {
+            return "everything is up".to_owned();
+        }
+        format!(
+            "nothing was started: no version is named for {} (deploy one, or take over what runs with --adopt)",
+            absent.join(", ")
+        )
     }
 
     fn reply(&self, service: &ServiceName, message: &str) -> VerbReply {

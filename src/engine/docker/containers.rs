@@ -47,7 +47,9 @@ impl Inner {
         id: &InstanceId,
     ) -> Result<Option<(String, ContainerInspectResponse)>, EngineError> {
         let name = id.engine_name(fleet);
-        let Some(found) = self.inspect_container(&name).await? else { return Ok(None) };
+        let Some(found) = self.inspect_container(&name).await? else {
+            return self.adopted_as(fleet, id).await;
+        };
         let same = label(&found, LABEL_FLEET) == Some(fleet.as_str())
             && label(&found, LABEL_INSTANCE) == Some(id.as_str());
         match found.id.clone() {
@@ -189,7 +191,8 @@ impl Inner {
         if is_running(&found) {
             return Err(self.refused(&format!("{} runs: stop it first", id.engine_name(fleet))));
         }
-        self.delete(&container).await
+        self.delete(&container).await?;
+        self.let_go(fleet, id).await
     }
 
     /// Never by force: one that was started meanwhile stays.

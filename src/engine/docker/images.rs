@@ -170,7 +170,7 @@ fn no_such_manifest(text: &str) -> bool {
 }
 
 /// The short name of a repository, as dockerd prints it: Docker Hub's own prefixes are left out.
-fn familiar(repository: &str) -> &str {
+pub(super) fn familiar(repository: &str) -> &str {
     let name = repository.strip_prefix("index.docker.io/").unwrap_or(repository);
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     name.strip_prefix("library/").unwrap_or(name)

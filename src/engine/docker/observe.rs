@@ -17,7 +17,7 @@ use super::{
     LABEL_VERSION,
 };
 use crate::engine::EngineError;
-use crate::fleet::names::FleetName;
+use crate::fleet::names::{FleetName, InstanceId, RevisionId, RolloutId, ServiceName, Version};
 use crate::rollout::world::{ObservedInstance, Restart, RunState};
 
 const LIST: Duration = Duration::from_secs(5);
@@ -99,15 +99,42 @@ pub(super) fn label<'a>(c: &'a ContainerInspectResponse, name: &str) -> Option<&
 
 /// The instance that a container claims to be; `None` when its labels are not complete names.
 pub(super) fn instance_of(c: &ContainerInspectResponse) -> Option<ObservedInstance> {
-    let state = c.state.clone().unwrap_or_default();
-    Some(ObservedInstance {
+    let named = Named {
         id: label(c, LABEL_INSTANCE)?.parse().ok()?,
         service: label(c, LABEL_SERVICE)?.parse().ok()?,
         revision: label(c, LABEL_REVISION)?.parse().ok()?,
         version: label(c, LABEL_VERSION)?.parse().ok()?,
         rollout: label(c, LABEL_ROLLOUT)?.parse().ok()?,
+    };
+    described(c, named, endpoint(c))
+}
+
+/// Who an instance is, as its labels or its marker say.
+pub(super) struct Named {
+    pub(super) id: InstanceId,
+    pub(super) service: ServiceName,
+    pub(super) revision: RevisionId,
+    pub(super) version: Version,
+    pub(super) rollout: RolloutId,
+}
+
+/// The instance with all that dockerd says of its container.
+pub(super) fn described(
+    c: &ContainerInspectResponse,
+    named: Named,
+    endpoint: Option<SocketAddr>,
+) -> Option<ObservedInstance> {
+    let Named { id, service, revision, version, rollout } = named;
+    let state = c.state.clone().unwrap_or_default();
+    Some(ObservedInstance {
+        adopts: None,
+        id,
+        service,
+        revision,
+        version,
+        rollout,
         state: run_state(&state),
-        endpoint: endpoint(c),
+        endpoint,
         digest: digest_of(c)?,
         started_ms: started_ms(c),
         restarts: c.restart_count.and_then(|n| u32::try_from(n).ok()).unwrap_or_default(),
@@ -171,8 +198,13 @@ fn endpoint(c: &ContainerInspectResponse) -> Option<SocketAddr> {
         let ip: IpAddr = binding.host_ip.as_deref()?.parse().ok()?;
         return Some(SocketAddr::new(ip, binding.host_port.as_deref()?.parse().ok()?));
     }
+    own_address(c, port)
+}
+
+/// Its own address, in the network it was made in.
+pub(super) fn own_address(c: &ContainerInspectResponse, port: u16) -> Option<SocketAddr> {
     let networks = c.network_settings.as_ref()?.networks.as_ref()?;
-    let mode = host.and_then(|h| h.network_mode.as_deref()).unwrap_or("bridge");
+    let mode = c.host_config.as_ref().and_then(|h| h.network_mode.as_deref()).unwrap_or("bridge");
     let wanted = if mode == "default" { "bridge" } else { mode };
     let network = networks.get(wanted).or_else(|| networks.values().next())?;
     Some(SocketAddr::new(network.ip_address.as_deref()?.parse().ok()?, port))

@@ -63,6 +63,7 @@ impl Inner {
             }
         };
         Ok(ObservedInstance {
+            adopts: None,
             restart: dir.restart(),
             id: spec.id,
             service: spec.service,

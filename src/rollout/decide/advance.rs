@@ -41,7 +41,7 @@ pub fn advance(state: &State, obs: &Observed, now: Millis) -> Vec<Fact> {
         } else if of_service.is_empty() {
             of_service = match service.active() {
                 Some(r) => rollout(state, service, r, obs, now),
-                None => service.next.as_ref().map_or_else(|| kept(service, now), |n| next(state, n)),
+                None => service.next.as_ref().map_or_else(|| at_rest(service, obs, now), |n| next(state, n)),
             };
         }
         facts.extend(of_service);
@@ -94,6 +94,29 @@ fn next(state: &State, (revision, by): &(Revision, By)) -> Vec<Fact> {
         let service = revision.spec.name.clone();
         vec![Fact::NextDropped { service, reason: Safe::new(&refused.message) }]
     })
+}
+
+/// From one attempt to start a lost instance again to the next.
+const RESTORE_EVERY: Millis = Millis::secs(10);
+
+/// Nothing is under way: what is kept ends in its time, and what was lost comes back, where the fleet file says so.
+fn at_rest(service: &ServiceState, obs: &Observed, now: Millis) -> Vec<Fact> {
+    let facts = kept(service, now);
+    let (Some(stable), Some(last)) = (&service.stable, &service.rollout) else { return facts };
+    if !facts.is_empty() || !service.spec.restore {
+        return facts;
+    }
+    // What was adopted is its owner's to start.
+    let lost = service.of(stable).filter(|i| {
+        let waited = now.since(i.placed_at) >= RESTORE_EVERY;
+        i.stage == Stage::Started && waited && !i.external() && life::lost(i, obs)
+    });
+    lost.map(|i| Fact::InstanceRevived {
+        service: service.spec.name.clone(),
+        instance: i.id.clone(),
+        rollout: last.id.clone(),
+    })
+    .collect()
 }
 
 /// A kept revision runs until its time is over, then is stopped; what is neither stable nor kept goes.

@@ -18,8 +18,8 @@ const ATTEMPTS: u32 = 3;
 /// The hook as declared, when this rollout has to run it.
 #[must_use]
 pub fn declared<'a>(service: &'a ServiceState, r: &Rollout, kind: HookKind) -> Option<&'a Hook> {
-    // Going back runs nothing: what a hook did cannot be undone by running it again.
-    if r.kind == Kind::Rollback {
+    // Going back runs nothing: what a hook did cannot be undone by running it again. What runs already had its hooks.
+    if r.kind == Kind::Rollback || r.plan.adopts {
         return None;
     }
     let hooks = &service.spec.hooks;
@@ -64,7 +64,9 @@ pub(super) fn ended(service: &ServiceState, r: &Rollout, obs: &Observed, now: Mi
         state,
         detail: Safe::new(&detail),
     };
-    match host.instances.get(&run.instance).map(|s| &s.state) {
+    // Made, and not started: it did nothing yet, and somebody may be just about to start it.
+    let seen = host.instances.get(&run.instance).filter(|s| !s.never_ran());
+    match seen.map(|s| &s.state) {
         Some(RunState::Exited { code: Some(0), .. }) => {
             Some(vec![end(HookState::Passed, "exit 0".to_owned())])
         }

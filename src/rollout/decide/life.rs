@@ -40,6 +40,8 @@ fn step(service: &ServiceState, i: &Instance, obs: &Observed, now: Millis) -> Op
         Stage::Leaving => {
             drained(service, i, obs, now).map(|left| Fact::InstanceDrained { service: name, instance, left })
         }
+        // What was adopted runs on, out of use, until somebody allows more.
+        Stage::Drained if i.external() => Some(Fact::InstanceStopped { service: name, instance }),
         Stage::Drained => {
             let ended = host.is_some() && !seen.is_some_and(running);
             ended.then_some(Fact::InstanceStopped { service: name, instance })

@@ -17,7 +17,7 @@ pub use hooks::{
 pub use life::drained;
 pub use refusal::{ErrorCode, Refusal, VerbKind};
 pub use steer::empty_places;
-pub use verb::{Intent, deploy, down, load, possible, up, verb};
+pub use verb::{Intent, Taken, adopt, allow_stop, deploy, down, load, possible, up, verb};
 pub use waiting::{drift, gate_left, gate_text, waiting};
 
 /// The name that facts carry when no operator caused them.

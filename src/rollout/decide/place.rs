@@ -48,6 +48,7 @@ fn fact(service: &ServiceState, r: &Rollout, revision: &RevisionId, missing: Mis
             rollout,
             host,
             host_port,
+            adopts: None,
         },
     }
 }

@@ -1,18 +1,19 @@
 //! What an operator's verb means: facts, or a refusal that says why.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use super::life;
 use super::place::{Missing, missing};
 use super::refusal::{ErrorCode, Refusal, VerbKind, refuse};
 use crate::fleet::model::{Fleet, Service};
-use crate::fleet::names::{Bp, HostName, RevisionId, RolloutId, ServiceName};
+use crate::fleet::names::{Bp, HostName, InstanceId, RevisionId, RolloutId, ServiceName};
 use crate::rollout::fact::{By, Fact};
 use crate::rollout::plan;
 use crate::rollout::state::{
-    HookRun, HookState, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
+    HookRun, HookState, Instance, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
 };
-use crate::rollout::world::{Observed, Slot};
+use crate::rollout::world::{Observed, Slot, Slots};
 use crate::text::Safe;
 
 /// A verb that needs nothing resolved.
@@ -354,6 +355,16 @@ pub fn deploy(
         Kind::Rollback => plan::back(&spec),
         Kind::First | Kind::Release => plan::plan(&revision.spec, stable.is_some()),
     };
+    let adopted = current.and_then(|s| s.instances.values().find(|i| i.external()));
+    if let Some(i) = adopted.filter(|_| plan.limits.in_place) {
+        return refuse(
+            ErrorCode::Refused,
+            format!("in place, {} would have to be stopped, and it was adopted", i.id),
+            format!(
+                "allow it with 'pilothouse down {service} --adopted', or choose another strategy for this release"
+            ),
+        );
+    }
     let strategy = match kind {
         Kind::First => "first release",
         Kind::Rollback => "rollback",
@@ -437,10 +448,97 @@ pub fn up(state: &State, service: &ServiceName, obs: &Observed) -> Vec<Fact> {
                 rollout: last.id.clone(),
                 host,
                 host_port,
+                adopts: None,
             },
         });
     }
     facts
+}
+
+/// Something that runs already, to become an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Where.
+    pub host: HostName,
+    /// The id it gets, or has had all along.
+    pub instance: InstanceId,
+    /// On this port of the host; `None` at its own address.
+    pub host_port: Option<u16>,
+    /// The engine's own id of it; `None` for what Pilothouse itself made.
+    pub adopts: Option<Safe>,
+    /// Where it is reached, when the proxies may be sending to it already: that goes on.
+    pub serving: Option<SocketAddr>,
+}
+
+/// What taking over what runs already means: a first release whose instances are there. Without any, a plain one.
+///
+/// # Errors
+/// [`Refusal`] when the service has a stable revision, or a rollout is under way.
+pub fn adopt(state: &State, revision: &Revision, taken: &[Taken], by: &By) -> Result<Vec<Fact>, Refusal> {
+    let service = &revision.spec.name;
+    if let Some(s) = state.services.get(service).filter(|s| s.stable.is_some() || s.active().is_some()) {
+        let what = s.active().map_or_else(
+            || "serves already: nothing is left to adopt".to_owned(),
+            |r| format!("is being rolled out ({})", r.id),
+        );
+        return refuse(ErrorCode::Refused, format!("{service} {what}"), "nothing to do");
+    }
+    let mut facts = deploy(state, revision, Kind::First, None, by)?;
+    if taken.is_empty() {
+        return Ok(facts);
+    }
+    let serving = taken.iter().any(|t| t.serving.is_some());
+    let started = facts.iter_mut().find_map(|f| match f {
+        Fact::RolloutStarted { rollout, plan, strategy, slot, .. } => {
+            *plan = plan::adopt(&revision.spec, serving);
+            "adoption".clone_into(strategy);
+            Some((rollout.clone(), *slot))
+        }
+        _ => None,
+    });
+    let Some((rollout, slot)) = started else { return Ok(facts) };
+    for t in taken {
+        let (service, instance) = (service.clone(), t.instance.clone());
+        facts.push(Fact::InstancePlaced {
+            service: service.clone(),
+            instance: instance.clone(),
+            revision: revision.id.clone(),
+            rollout: rollout.clone(),
+            host: t.host.clone(),
+            host_port: t.host_port,
+            adopts: t.adopts.clone(),
+        });
+        // The journal that said that it was healthy is lost; what the proxies send to it must not be interrupted.
+        if let Some(endpoint) = t.serving {
+            let (of, which) = (service.clone(), instance.clone());
+            facts.push(Fact::InstanceStarted { service: of, instance: which, endpoint });
+            facts.push(Fact::InstanceAdmitted { service, instance });
+        }
+    }
+    if serving {
+        let mut weights = Slots::<Bp>::default();
+        *weights.get_mut(slot) = Bp::FULL;
+        let (service, revision) = (service.clone(), revision.id.clone());
+        facts.push(Fact::SlotTaken { service: service.clone(), slot, revision });
+        facts.push(Fact::WeightDecided { service, weights });
+    }
+    Ok(facts)
+}
+
+/// What allowing adopted instances of a service to be stopped means.
+///
+/// # Errors
+/// [`Refusal`] when it has none, or they are allowed to be already.
+pub fn allow_stop(state: &State, service: &ServiceName, by: &By) -> Result<Vec<Fact>, Refusal> {
+    let s = known(state, service)?;
+    if s.instances.values().any(Instance::external) {
+        return Ok(vec![Fact::StopAllowed { service: service.clone(), by: by.clone() }]);
+    }
+    refuse(
+        ErrorCode::Refused,
+        format!("{service} has no adopted instance that must not be stopped"),
+        "nothing to do",
+    )
 }
 
 /// What taking a service away means.

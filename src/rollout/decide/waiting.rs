@@ -239,8 +239,9 @@ fn way_back(service: &ServiceState, obs: &Observed) -> Vec<Safe> {
     let kept = service.kept.as_ref().and_then(|k| service.revisions.get(&k.revision));
     let Some(kept) = kept else { return Vec::new() };
     let mut gone: BTreeMap<&HostName, usize> = BTreeMap::new();
-    for i in service.of(&kept.id).filter(|i| matches!(i.stage, Stage::Started | Stage::Stopped) && !i.discard)
-    {
+    // What was adopted is nobody's to make anew.
+    let stays = |i: &&Instance| matches!(i.stage, Stage::Started | Stage::Stopped) && !i.discard;
+    for i in service.of(&kept.id).filter(stays).filter(|i| i.adopts.is_none()) {
         let host = obs.hosts.get(&i.host).filter(|h| h.reachable && !h.out);
         if host.is_some_and(|h| !h.instances.contains_key(&i.id)) {
             *gone.entry(&i.host).or_default() += 1;

@@ -30,6 +30,9 @@ pub struct Plan {
     /// Whether visitors keep the version they saw while the shares stay.
     #[serde(default)]
     pub sticky: bool,
+    /// Whether what runs already is taken over: no hook is run for it.
+    #[serde(default)]
+    pub adopts: bool,
 }
 
 /// How one revision may make way for the other, on the way up and on the way back.
@@ -107,6 +110,17 @@ pub fn back(service: &Service) -> Plan {
         gates: Vec::new(),
     };
     Plan { phases: vec![phase], limits, ..Plan::default() }
+}
+
+/// The plan for taking over what runs already. What the proxies are sending to keeps all of its share from the first
+/// moment; anything else is healthy before its first request, like a first release.
+#[must_use]
+pub fn adopt(service: &Service, serving: bool) -> Plan {
+    let mut plan = first(service);
+    if serving {
+        plan.phases.drain(..plan.phases.len().saturating_sub(1));
+    }
+    Plan { adopts: true, ..plan }
 }
 
 /// How one revision of the service may make way for the other.

@@ -47,6 +47,7 @@ pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: 
         hooks: crate::fleet::model::Hooks::default(),
         progress_deadline: Millis::secs(600),
         keep: Millis::secs(60),
+        restore: false,
         proxies: proxy_names.clone(),
         domains: vec![],
     };
@@ -97,12 +98,16 @@ impl Sim {
         let r = self.service().active().unwrap();
         let (to, rollout) = (r.to.clone(), r.id.clone());
         let revision = self.service().revisions[&to].clone();
-        let state = RunState::Exited { code: Some(self.hook_exits), oom: false };
         let (_, processes, _) = self.hosts.get_mut(host).unwrap();
-        if processes.contains_key(instance) {
+        let made = processes.get(instance).map(|p| p.seen.never_ran());
+        if made == Some(false) {
             return;
         }
+        let only_made = self.hook_made_first && made.is_none();
+        let code = (!only_made).then_some(self.hook_exits);
+        let state = RunState::Exited { code, oom: false };
         let seen = ObservedInstance {
+            adopts: None,
             id: instance.clone(),
             service: web(),
             revision: to,
@@ -117,6 +122,9 @@ impl Sim {
             engine_health: None,
         };
         processes.insert(instance.clone(), Process { seen, up_since: self.now });
+        if only_made {
+            return;
+        }
         let runs = self.hook_runs.entry(instance.clone()).or_default();
         *runs += 1;
         assert_eq!(*runs, 1, "{instance} ran twice");

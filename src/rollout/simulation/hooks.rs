@@ -39,6 +39,17 @@ fn every_strategy_runs_each_hook_once_and_in_its_place() {
 }
 
 #[test]
+fn a_hook_that_is_seen_made_and_not_yet_started_has_not_ended() {
+    let mut sim = released_with(all_strategies().remove(0).1, 2, 1, all);
+    sim.hook_made_first = true;
+    sim.hook_runs.clear();
+    sim.deploy(2, Kind::Release).unwrap();
+    finish(&mut sim, "released");
+    assert_eq!(sim.ended(), Some(Outcome::Done), "{}", sim.explain());
+    assert_eq!(sim.hook_runs.len(), 3);
+}
+
+#[test]
 fn a_hook_that_fails_takes_the_release_back_before_anything_started() {
     let mut sim = released_with(all_strategies().remove(0).1, 2, 1, |_| {});
     sim.load(|f| before_start(false, false)(f.services.get_mut(&web()).unwrap())).unwrap();

@@ -259,3 +259,23 @@ fn a_candidate_that_is_not_healthy_in_time_is_taken_back() {
     assert!(reason.as_str().contains("was not healthy within 1m"), "{reason}");
     assert!(whole(&sim, 1), "{}", sim.explain());
 }
+
+#[test]
+fn what_is_lost_comes_back_by_itself_only_where_the_fleet_file_says_so() {
+    for restore in [false, true] {
+        let mut sim = released_with(all_strategies().remove(0).1, 2, 2, |s| s.restore = restore);
+        for _ in 0..40 {
+            sim.step();
+        }
+        // Removed by somebody, whole: no engine heals that.
+        let victim = sim.service().instances.keys().next().unwrap().clone();
+        sim.hosts.values_mut().for_each(|(_, processes, _)| drop(processes.remove(&victim)));
+        for _ in 0..60 {
+            sim.step();
+        }
+        let there = sim.hosts.values().any(|(_, processes, _)| processes.contains_key(&victim));
+        assert_eq!(there, restore, "{}", sim.explain());
+        let drift = decide::drift(sim.service(), &sim.obs);
+        assert_eq!(drift.is_empty(), restore, "{drift:?}");
+    }
+}

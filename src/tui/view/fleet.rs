@@ -203,13 +203,13 @@ fn cell(model: &Model, i: &InstanceView, column: Column) -> (String, Tone, bool)
         C::State => {
             let tone = match i.state.as_str() {
                 "running" => Tone::Plain,
-                "stopped" => Tone::Dim,
+                "stopped" | "parked" => Tone::Dim,
                 "exited" | "gone" => Tone::Bad,
                 _ => Tone::Warn,
             };
             (i.state.as_str().into(), tone, false)
         }
-        C::Health if i.state.as_str() == "stopped" => ("-".into(), Tone::Dim, false),
+        C::Health if matches!(i.state.as_str(), "stopped" | "parked") => ("-".into(), Tone::Dim, false),
         C::Health => {
             let tone = match i.health {
                 HealthView::Healthy => Tone::Ok,
