@@ -382,8 +382,9 @@ pub fn metrics_vanish(world: &World) {
     world.wait_for_share("1.1.0", 50);
 
     let events = world.snapshot().expect("a controller answers")["events"].as_array().unwrap().clone();
+    // The last of each: HAProxy may have been started too late for the first release as well.
     let at = |kind: &str, text: &str| {
-        let event = events.iter().find(|e| e["kind"] == kind && e["text"].as_str().unwrap().contains(text));
+        let event = events.iter().rfind(|e| e["kind"] == kind && e["text"].as_str().unwrap().contains(text));
         event.unwrap_or_else(|| panic!("no {kind} {text} in {events:#?}"))["at_ms"].as_u64().unwrap()
     };
     let (settled, frozen, thawed, next) =
