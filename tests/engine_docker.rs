@@ -14,6 +14,7 @@ use bollard::query_parameters::{
     RemoveImageOptions, RemoveImageOptionsBuilder, RemoveVolumeOptions, TagImageOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
+use common::registry::{self, Registry};
 use common::{docker_or_skip, eventually, get, pilothouse, spec, unique_fleet};
 use futures_util::StreamExt;
 use pilothouse::demo::image;
@@ -571,64 +572,15 @@ async fn a_cut_connection_is_unknown_ends_the_hints_and_comes_back_by_itself() {
     .await;
 }
 
-/// A registry on loopback, ended when it is dropped.
-struct Registry {
-    child: std::process::Child,
-    port: u16,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Registry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn registry_or_skip(name: &str) -> Option<Registry> {
-    let binary = Path::new("/usr/bin/docker-registry");
-    if !binary.exists() {
-        common::skip(
-            "registry",
-            name,
-            "/usr/bin/docker-registry is not installed (apt-get install docker-registry)",
-        );
-        return None;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let port = common::free_port();
-    let config = dir.path().join("c.yml");
-    let text = format!(
-        "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
-        dir.path().join("data").display()
-    );
-    std::fs::write(&config, text).unwrap();
-    let child = std::process::Command::new(binary)
-        .arg("serve")
-        .arg(&config)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let registry = Registry { child, port, _dir: dir };
-    let at = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    eventually("the registry", || async { get(at, "/v2/").await.filter(|(s, _)| *s == 200) }).await;
-    Some(registry)
-}
-
 #[tokio::test]
 async fn an_image_goes_through_a_registry_by_digest() {
-    let Some(registry) = registry_or_skip("registry").await else { return };
+    let Some(registry) = Registry::start("registry") else { return };
     let port = registry.port;
     Bench::run_test("registry", move |b| async move {
         b.build("1.0.0").await;
         let repository = format!("127.0.0.1:{port}/{}", b.repository);
         let push = async |from: &str, tag: &str| {
-            let options = TagImageOptionsBuilder::default().repo(&repository).tag(tag).build();
-            b.docker.tag_image(&format!("{}:{from}", b.repository), Some(options)).await.unwrap();
-            let options = bollard::query_parameters::PushImageOptionsBuilder::default().tag(tag).build();
-            let steps: Vec<_> = b.docker.push_image(&repository, Some(options), None).collect().await;
-            assert!(steps.iter().all(Result::is_ok), "{steps:?}");
+            registry::push(&b.docker, &format!("{}:{from}", b.repository), &repository, tag).await;
         };
         let forget = async |name: String| {
             let options = RemoveImageOptionsBuilder::default().force(true).build();

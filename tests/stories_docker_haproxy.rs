@@ -21,6 +21,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use load::Load;
+use pilothouse::proxy::haproxy::Extras;
 use world::{Backends, LONG, Setup, World};
 
 fn world(test: &str, setup: &Setup) -> Option<World> {
@@ -157,6 +158,41 @@ fn a_share_that_is_changed_by_hand_is_put_right() {
     let (share, requests) = stories::share(&world, "1.1.0", 4_000);
     assert!((share - 25.0).abs() < 3.0, "{share} % of {requests}");
     assert_eq!(load.finish().failed, 0);
+}
+
+/// Scenario 12: planning knows what the proxy lacks. Nothing is started for a release that it could not carry.
+#[test]
+fn scenario_12_a_release_that_the_proxy_cannot_follow_is_refused() {
+    let strategy = "type = \"blue-green\"\npreview = { header = \"X-Preview\", value = \"green\" }\nhealthy_for = \"1s\"";
+    let setup = Setup { strategy: Some(strategy), extras: Extras::default(), ..Setup::default() };
+    let Some(mut world) = world("cannot follow", &setup) else { return };
+    world.image("1.1.0");
+    stories::up(&world);
+    let (there, before) = (world.there(), world.events().len());
+    let line =
+        format!("map_reg({}", world.path().join("own").join(format!("{}_web.rules", world.fleet)).display());
+    for verb in ["plan", "deploy"] {
+        let (code, said) = world.run(&[verb, "web", "1.1.0"]);
+        assert_eq!(code, 1, "{verb}: {said}");
+        assert!(said.contains("follows the rules of web") && said.contains(&line), "{verb}: {said}");
+    }
+    assert_eq!(world.there(), there);
+    assert_eq!(world.events().len(), before, "{:#?}", world.events());
+
+    // With the line that was named it goes through.
+    world.stop_haproxy();
+    world.extras = Extras::ALL;
+    world.start_haproxy();
+    world.ok(&["plan", "web", "1.1.0"]);
+    world.ok(&["deploy", "web", "1.1.0"]);
+    assert_eq!(world.status()["services"][0]["stable"]["version"], "1.1.0");
+    world.assert_no_orphan();
+}
+
+#[test]
+fn scenario_40_a_proxy_that_cannot_be_asked_is_not_healthy_by_silence() {
+    let Some(world) = world("metrics vanish", &stories::watched()) else { return };
+    stories::metrics_vanish(&world);
 }
 
 #[test]

@@ -114,6 +114,12 @@ fn scenario_10_an_edge_that_is_killed_comes_back_with_its_share() {
 }
 
 #[test]
+fn scenario_40_a_proxy_that_cannot_be_asked_is_not_healthy_by_silence() {
+    let Some(world) = world("metrics vanish", &stories::watched()) else { return };
+    stories::metrics_vanish(&world);
+}
+
+#[test]
 fn slow_requests_of_a_candidate_that_goes_are_finished() {
     let Some(world) = world("slow", &Setup::default()) else { return };
     stories::slow_requests_are_finished(&world);

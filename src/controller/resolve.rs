@@ -12,7 +12,8 @@ use crate::fleet::env_file;
 use crate::fleet::model::{Fleet, Run, Service};
 use crate::fleet::names::{HostName, ServiceName, Version};
 use crate::proxy::ProxyError;
-use crate::rollout::state::Revision;
+use crate::rollout::plan::plan;
+use crate::rollout::state::{Revision, State};
 use crate::text::Safe;
 
 /// Refuses what another controller holds, before anything is journalled: waiting for it would never end.
@@ -51,6 +52,27 @@ pub(super) async fn not_held(
             hands.proxy(proxy).prepare(std::slice::from_ref(&declared.name))
         {
             return Err(held(why.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a release whose plan asks something of a proxy that it cannot do as it is set up now: found out in
+/// mid-rollout, it would end in an abort. A proxy that cannot be asked keeps nobody from planning.
+///
+/// # Errors
+/// With what the proxy lacks, and what to do about it.
+pub async fn fits(hands: &Hands, state: &State, fleet: &Fleet, declared: &Service) -> Result<(), ApiError> {
+    let has_stable = state.services.get(&declared.name).is_some_and(|s| s.stable.is_some());
+    let plan = plan(declared, has_stable);
+    for proxy in declared.proxies.iter().filter_map(|p| fleet.proxies.get(p)) {
+        let can = hands.proxy(proxy).can(&declared.name, &plan.rules, plan.sticky).await;
+        if let Err(ProxyError::Refused(why)) = can {
+            return Err(ApiError {
+                code: ErrorCode::Refused,
+                message: why,
+                hint: Some("nothing was begun: change that and reload the proxy, then try again".into()),
+            });
         }
     }
     Ok(())

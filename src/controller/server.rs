@@ -189,6 +189,21 @@ impl Server {
         }
     }
 
+    /// Brings a version that was resolved now, if every proxy can do what its plan needs.
+    async fn release(
+        &self,
+        fleet: Fleet,
+        service: &ServiceName,
+        version: &Version,
+        decision: Option<u64>,
+        by: Safe,
+    ) -> Answer<VerbReply> {
+        let revision = resolve::revision(&self.hands, &self.identity, &fleet, service, version).await?;
+        resolve::fits(&self.hands, &self.state().await?, &fleet, &revision.spec).await?;
+        let (fleet, revision) = (Box::new(fleet), Box::new(revision));
+        self.ask(Request::Deploy { fleet, revision, kind: Kind::Release, decision, by }).await
+    }
+
     /// Loads the fleet file that a client used, and refuses when it is no longer what the client read.
     async fn load(&self, file: &str, hash: &str) -> Result<Fleet, ApiError> {
         let path = std::path::PathBuf::from(file);
@@ -240,9 +255,7 @@ async fn verb(
             let version: Version = name(version, "version")?;
             let (f, h) = file()?;
             let fleet = s.load(&f, &h).await?;
-            let revision = resolve::revision(&s.hands, &s.identity, &fleet, &service, &version).await?;
-            let (fleet, revision) = (Box::new(fleet), Box::new(revision));
-            return s.ask(Request::Deploy { fleet, revision, kind: Kind::Release, decision, by }).await;
+            return s.release(fleet, &service, &version, decision, by).await;
         }
         Verb::Rollback { host: Some(host), to: None } => Intent::Hold(name(host, "host")?),
         Verb::Rollback { host: Some(_), to: Some(_) } => {
@@ -257,9 +270,7 @@ async fn verb(
             if let Some(version) = again {
                 let (f, h) = file()?;
                 let fleet = s.load(&f, &h).await?;
-                let revision = resolve::revision(&s.hands, &s.identity, &fleet, &service, &version).await?;
-                let (fleet, revision) = (Box::new(fleet), Box::new(revision));
-                return s.ask(Request::Deploy { fleet, revision, kind: Kind::Release, decision, by }).await;
+                return s.release(fleet, &service, &version, decision, by).await;
             }
             Intent::Retry(host)
         }
@@ -374,6 +385,7 @@ async fn plan(
     if q.resolve {
         resolve::artifact(&s.hands, &fleet, declared, &version).await?;
     }
+    resolve::fits(&s.hands, &state, &fleet, declared).await?;
     Ok(Json(view::plan_view(&state, declared, &version, Kind::Release)))
 }
 

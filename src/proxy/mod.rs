@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::fleet::model::{self, ProxyKind};
+use crate::fleet::model::{self, ProxyKind, Rule};
 use crate::fleet::names::{FleetName, InstanceId, ServiceName};
 use crate::rollout::world::{Route, RouteReadback};
 use crate::text::Safe;
@@ -45,6 +45,13 @@ pub trait Proxy: Send + Sync {
     /// Makes what the proxy itself needs to start and nobody else would make, for these services; what is there
     /// stays as it is. Asked for as soon as a fleet is loaded, before anything is deployed.
     fn prepare(&self, _services: &[ServiceName]) -> Result<(), ProxyError> {
+        Ok(())
+    }
+
+    /// Whether this proxy, as it is set up now, can do what a plan asks of it beyond moving shares: follow `rules`, and
+    /// keep the places of visitors. Asked before a rollout begins. [`ProxyError::Refused`] says what is missing and what
+    /// to do about it; any other error means that the proxy could not be asked.
+    async fn can(&self, _service: &ServiceName, _rules: &[Rule], _sticky: bool) -> Result<(), ProxyError> {
         Ok(())
     }
 

@@ -239,7 +239,7 @@ fn artifacts(service: &ServiceState, obs: &Observed) -> Vec<Effect> {
     let wanted: BTreeSet<&RevisionId> = placed.map(|i| &i.revision).chain(coming).collect();
     let mut out = Vec::new();
     for id in wanted {
-        for host in artifact_hosts(service, id) {
+        for host in artifact_hosts(service, id, obs) {
             let h = obs.hosts.get(host).filter(|h| h.reachable && !h.out);
             if h.is_some_and(|h| !has_artifact(service, id, h)) {
                 out.push(Effect::Artifact {
@@ -256,18 +256,24 @@ fn artifacts(service: &ServiceState, obs: &Observed) -> Vec<Effect> {
 /// Whether a revision's artifact is wherever it must be before one of its instances starts.
 #[must_use]
 pub fn artifacts_are_there(service: &ServiceState, revision: &RevisionId, obs: &Observed) -> bool {
-    artifact_hosts(service, revision)
+    artifact_hosts(service, revision, obs)
         .iter()
         .all(|h| obs.hosts.get(*h).is_some_and(|h| has_artifact(service, revision, h)))
 }
 
 /// Where a revision's artifact must be before one of its instances starts: for a new revision everywhere, so that a
-/// release that cannot be finished is not begun; for one that served before only where it starts, so that a host that
-/// cannot be reached does not keep the way back from another.
-fn artifact_hosts<'a>(service: &'a ServiceState, id: &'a RevisionId) -> Vec<&'a HostName> {
+/// release that cannot be finished is not begun; for one that served before only where an instance has to be made, so
+/// that neither a host that cannot be reached nor an image that lost its name keeps the way back from another, and a
+/// kept instance, which holds what it was made of, starts as it is.
+fn artifact_hosts<'a>(service: &'a ServiceState, id: &'a RevisionId, obs: &Observed) -> Vec<&'a HostName> {
     let new = service.active().is_some_and(|r| r.to == *id && r.kind != Kind::Rollback);
-    let mut hosts: BTreeSet<&HostName> =
-        service.of(id).filter(|i| i.stage == Stage::Placed).map(|i| &i.host).collect();
+    let digest = service.revisions.get(id).map(|r| &r.digest);
+    let made = |i: &&Instance| {
+        let seen = obs.hosts.get(&i.host).and_then(|h| h.instances.get(&i.id));
+        seen.is_some_and(|seen| Some(&seen.digest) == digest)
+    };
+    let placed = service.of(id).filter(|i| i.stage == Stage::Placed);
+    let mut hosts: BTreeSet<&HostName> = placed.filter(|i| !made(i)).map(|i| &i.host).collect();
     if new {
         hosts.extend(service.spec.placement.keys());
     }

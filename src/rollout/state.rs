@@ -223,6 +223,8 @@ pub struct Rollout {
     pub started_at: Millis,
     /// Last time that it went on after a stop.
     pub resumed_at: Millis,
+    /// Last time that what could not be seen was seen again; what is to be watched for a time is watched from then on.
+    pub thawed_at: Millis,
     /// Hosts whose instances were rolled back alone, and stay so.
     pub held: BTreeSet<HostName>,
     /// Time out of rotation of each instance that was replaced in place, with its id.
@@ -409,6 +411,7 @@ impl ServiceState {
                     progress_at: at,
                     started_at: at,
                     resumed_at: at,
+                    thawed_at: at,
                     held: BTreeSet::new(),
                     downtimes: Vec::new(),
                     hooks: Vec::new(),
@@ -613,6 +616,7 @@ impl ServiceState {
                 r.frozen = None;
                 r.progress_at = at;
                 r.resumed_at = at;
+                r.thawed_at = at;
             }
             Fact::AbortRequested { reason, .. } => {
                 r.status = Status::Aborting;

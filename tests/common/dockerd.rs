@@ -19,6 +19,11 @@ pub struct Dockerd {
 impl Dockerd {
     /// A new one with nothing in it; `None`, said loudly, when this machine cannot have one.
     pub fn start(test: &str) -> Option<Self> {
+        Self::start_on(test, None)
+    }
+
+    /// Likewise, with a disk of so many megabytes.
+    pub fn start_on(test: &str, megabytes: Option<u32>) -> Option<Self> {
         let skip = |why: &str| common::skip("dockerd", test, why);
         let Some(binary) = crate::common::require::program("dockerd") else {
             skip("dockerd is not installed");
@@ -46,6 +51,17 @@ impl Dockerd {
         }
         // The machine's own settings are not ours.
         std::fs::write(dir.path().join("daemon.json"), "{}").unwrap();
+        if let Some(megabytes) = megabytes {
+            let data = dir.path().join("data");
+            std::fs::create_dir(&data).unwrap();
+            let mut mount = Command::new("mount");
+            mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "tmpfs"]).arg(&data);
+            if !mount.status().is_ok_and(|s| s.success()) {
+                let _ = Command::new("ip").args(["link", "del", &bridge]).stderr(Stdio::null()).status();
+                skip("cannot mount a small disk for it");
+                return None;
+            }
+        }
         let child = spawn(&binary, dir.path(), &bridge);
         let mut it = Self { binary, child, bridge, dir };
         match it.wait() {
@@ -107,6 +123,21 @@ impl Dockerd {
         self.dir.path().join("docker.sock")
     }
 
+    /// Fills its disk to the last byte, until what this returns is dropped.
+    pub fn fill(&self) -> Full {
+        use std::io::Write as _;
+        let path = self.dir.path().join("data/filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        let mut piece = vec![0; 1 << 20];
+        while !piece.is_empty() {
+            // Smaller and smaller, until not even one more byte finds room.
+            if file.write_all(&piece).is_err() {
+                piece.truncate(piece.len() / 2);
+            }
+        }
+        Full { path }
+    }
+
     /// It takes connections and answers nothing, until what this returns is dropped.
     pub fn hang(&self) -> Hung {
         let pid = Pid::from_child(&self.child);
@@ -136,6 +167,17 @@ fn spawn(binary: &Path, dir: &Path, bridge: &str) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// Gives the disk back.
+pub struct Full {
+    path: PathBuf,
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 /// Wakes it up.

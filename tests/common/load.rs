@@ -38,16 +38,21 @@ pub struct Load {
 
 impl Load {
     pub fn start(to: SocketAddr, connections: usize) -> Self {
-        Self::paced(to, connections, Duration::ZERO)
+        Self::of_host(to, "stories", connections, Duration::ZERO)
     }
 
     /// With a pause after each request.
     pub fn paced(to: SocketAddr, connections: usize, pause: Duration) -> Self {
+        Self::of_host(to, "stories", connections, pause)
+    }
+
+    /// Asks for `host`.
+    pub fn of_host(to: SocketAddr, host: &'static str, connections: usize, pause: Duration) -> Self {
         let (stop, tally) = (Arc::new(AtomicBool::new(false)), Arc::new(Tally::default()));
         let threads = (0..connections)
             .map(|_| {
                 let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
-                std::thread::spawn(move || hammer(to, pause, &stop, &tally))
+                std::thread::spawn(move || hammer(to, host, pause, &stop, &tally))
             })
             .collect();
         Self { stop, tally, threads }
@@ -71,6 +76,11 @@ impl Load {
     /// How often `version` answered, and when the last such request was sent.
     pub fn of(&self, version: &str) -> Option<(u64, Instant)> {
         self.tally.versions.lock().unwrap().get(version).copied()
+    }
+
+    /// The versions that answered.
+    pub fn versions(&self) -> Vec<String> {
+        self.tally.versions.lock().unwrap().keys().cloned().collect()
     }
 
     /// The longest time between two good answers, whoever gave them.
@@ -99,11 +109,11 @@ impl Drop for Load {
     }
 }
 
-fn hammer(to: SocketAddr, pause: Duration, stop: &AtomicBool, tally: &Tally) {
+fn hammer(to: SocketAddr, host: &str, pause: Duration, stop: &AtomicBool, tally: &Tally) {
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
         let sent = Instant::now();
-        let answer = ask(&mut connection, to);
+        let answer = ask(&mut connection, to, host);
         match answer {
             Ok(version) => {
                 tally.ok.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +139,7 @@ fn hammer(to: SocketAddr, pause: Duration, stop: &AtomicBool, tally: &Tally) {
 }
 
 /// One request on the connection that is kept, or on a new one; the body of an answer 200.
-fn ask(connection: &mut Option<BufReader<TcpStream>>, to: SocketAddr) -> Result<String, String> {
+fn ask(connection: &mut Option<BufReader<TcpStream>>, to: SocketAddr, host: &str) -> Result<String, String> {
     let fresh = connection.is_none();
     let say = |what: &str, e: std::io::Error| {
         format!("{what} on a {} connection: {e}", if fresh { "new" } else { "kept" })
@@ -142,7 +152,8 @@ fn ask(connection: &mut Option<BufReader<TcpStream>>, to: SocketAddr) -> Result<
         *connection = Some(BufReader::new(stream));
     }
     let stream = connection.as_mut().expect("just made");
-    stream.get_mut().write_all(b"GET / HTTP/1.1\r\nHost: stories\r\n\r\n").map_err(|e| say("write", e))?;
+    let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    stream.get_mut().write_all(request.as_bytes()).map_err(|e| say("write", e))?;
     let (mut status, mut length, mut close) = (String::new(), None, false);
     loop {
         let mut line = String::new();

@@ -338,6 +338,72 @@ pub fn slow_requests_are_finished(world: &World) {
     world.assert_no_orphan();
 }
 
+/// What a step that must stay healthy for some time is told of.
+pub fn watched() -> Setup {
+    Setup {
+        steps: r#"{ weight = 25, healthy_for = "8s" }, { weight = 50, pause = "manual" }"#,
+        ..Setup::default()
+    }
+}
+
+/// Scenario 40: nothing can be learnt from the proxy while a step is to stay healthy. Not healthy by silence: it waits,
+/// says so, and when the proxy answers again the step is watched from the beginning.
+pub fn metrics_vanish(world: &World) {
+    world.image("1.1.0");
+    up(world);
+    let load = Load::start(world.listen, 3);
+    let mut deploy = world.spawn(&["deploy", "web", "1.1.0"]);
+    let quarter = || {
+        let service = world.service()?;
+        let r =
+            service["revisions"].as_array()?.iter().find(|r| r["revision"]["version"] == "1.1.0")?.clone();
+        let gate = service["rollout"]["waiting"] == serde_json::json!(["healthy for 8s"]);
+        (r["weight"] == 2_500 && r["actual_weight"] == 2_500 && gate).then_some(())
+    };
+    world.wait("1.1.0 is watched at 25 %", quarter);
+    let hidden = world.hide_proxy();
+    world.wait_for_status("1.1.0", "frozen");
+    let rollout = world.status()["services"][0]["rollout"].clone();
+    assert_eq!(rollout["phase"]["name"], "25%", "{rollout}");
+    assert!(rollout["reason"].as_str().unwrap().contains("proxy lb cannot be reached"), "{rollout}");
+    // Longer than the step had to be healthy for.
+    let (blind, before) = (Instant::now(), load.of("1.1.0").unwrap().0);
+    while blind.elapsed() < Duration::from_secs(10) {
+        let (phase, status) = world.phase("1.1.0").expect("the rollout");
+        assert_eq!((phase.as_str(), status.as_str()), ("25%", "frozen"));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let status = world.status();
+    let candidate = revision(&status, "1.1.0");
+    assert_eq!(candidate["weight"], 25.0, "{status}");
+    assert!(candidate["actual_weight"].is_null(), "what cannot be read is not known: {status}");
+    assert!(load.of("1.1.0").unwrap().0 > before, "visitors are answered all the while");
+    drop(hidden);
+    world.wait_for_share("1.1.0", 50);
+
+    let events = world.snapshot().expect("a controller answers")["events"].as_array().unwrap().clone();
+    // The last of each: HAProxy may have been started too late for the first release as well.
+    let at = |kind: &str, text: &str| {
+        let event = events.iter().rfind(|e| e["kind"] == kind && e["text"].as_str().unwrap().contains(text));
+        event.unwrap_or_else(|| panic!("no {kind} {text} in {events:#?}"))["at_ms"].as_u64().unwrap()
+    };
+    let (settled, frozen, thawed, next) =
+        (at("phase_settled", "25%"), at("frozen", "proxy lb"), at("thawed", ""), at("phase_entered", "50%"));
+    eprintln!(
+        "MEASURED proxy not to be asked: settled, {} ms later frozen, {} ms later it goes on, {} ms later the next step",
+        frozen - settled,
+        thawed - frozen,
+        next - thawed
+    );
+    assert!(thawed - frozen >= 10_000, "frozen for {} ms", thawed - frozen);
+    assert!(next - thawed >= 8_000, "watched for {} ms only", next - thawed);
+    world.ok(&["promote", "web"]);
+    assert_eq!(deploy.end(LONG), 0, "{}", deploy.said());
+    let report = load.finish();
+    assert_eq!(report.failed, 0, "{report:?}");
+    world.assert_no_orphan();
+}
+
 /// Hardly any wait after each step.
 pub fn hasty() -> Setup {
     Setup {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use pilothouse::proxy::haproxy::{Extras, frontend_lines};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -41,9 +42,21 @@ pub struct Setup {
     pub env_file: Option<String>,
     /// Another Docker Engine than the machine's.
     pub docker: Option<PathBuf>,
+    /// Another one for the second host.
+    pub second_docker: Option<PathBuf>,
+    /// The lines that the operator has in HAProxy's frontend.
+    pub extras: Extras,
+    /// The port of a registry on loopback from which the hosts have to pull every image.
+    pub registry: Option<u16>,
     /// Docker network the containers join.
     pub by_container_address: bool,
+    /// The lines of `[services.api.strategy]`: a second service behind the same proxy, asked for by the host name
+    /// [`API`], of version 2.0.0 where the first one is of 1.0.0.
+    pub api: Option<&'static str>,
 }
+
+/// The host name by which the second service is asked for.
+pub const API: &str = "api.test";
 
 /// Waits for `promote` after each step.
 pub const BY_HAND: &str = r#"{ weight = 5, pause = "manual" }, { weight = 25, pause = "manual" }, { weight = 50, pause = "manual" }"#;
@@ -59,7 +72,11 @@ impl Default for Setup {
             progress_deadline: "60s",
             env_file: None,
             docker: None,
+            second_docker: None,
+            extras: Extras::ALL,
+            registry: None,
             by_container_address: false,
+            api: None,
         }
     }
 }
@@ -74,6 +91,12 @@ pub struct World {
     net: String,
     haproxy: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
+    second_docker: Option<PathBuf>,
+    /// The lines that the operator has in HAProxy's frontend; written when it starts.
+    pub extras: Extras,
+    /// Where images are pushed to, and pulled from.
+    remote: Option<String>,
+    two_services: bool,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -90,18 +113,18 @@ proxies = ["lb"]
 keep = "KEEP"
 progress_deadline = "PROGRESS"
 ENV
-[services.web.health]
+[services.NAME.health]
 http = "/health"
 interval = "200ms"
 timeout = "2s"
 rise = 2
 fall = 3
 
-[services.web.drain]
+[services.NAME.drain]
 deadline = "10s"
 stop_grace = "5s"
 
-[services.web.strategy]
+[services.NAME.strategy]
 STRATEGY
 "#;
 
@@ -127,13 +150,31 @@ impl World {
         let net = format!("127.{}.{}", 16 + random[0] % 200, random[1]);
         let listen = format!("{net}.100:8080").parse().unwrap();
         let fleet = common::unique("st");
-        let world = Self { backends, fleet, listen, dir, net, haproxy, docker, runtime };
+        let remote = setup.registry.map(|port| format!("127.0.0.1:{port}/pilothouse-test/{fleet}"));
+        let (two_services, second_docker) = (setup.api.is_some(), setup.second_docker.clone());
+        let world = Self {
+            backends,
+            fleet,
+            listen,
+            dir,
+            net,
+            haproxy,
+            docker,
+            second_docker,
+            extras: setup.extras,
+            remote,
+            two_services,
+            runtime,
+        };
         std::fs::write(world.file(), world.text(setup)).unwrap();
         if let Some(env) = &setup.env_file {
             std::fs::write(world.path().join("web.env"), env).unwrap();
         }
         if backends == Backends::DockerHaproxy {
             world.image("1.0.0");
+            if two_services {
+                world.image("2.0.0");
+            }
             // The controller makes the files that HAProxy will not start without.
             world.ok(&["status"]);
             let mut world = world;
@@ -148,7 +189,8 @@ impl World {
         let path = |p: &str| self.path().join(p).display().to_string();
         // The hosts share one engine: what tells them apart is the address.
         for n in 1..=2 {
-            let engine = match &self.docker {
+            let second = self.second_docker.as_ref().filter(|_| n == 2);
+            let engine = match second.or(self.docker.as_ref()) {
                 Some(socket) => format!("unix://{}", socket.display()),
                 None => "process://".to_owned(),
             };
@@ -168,46 +210,61 @@ impl World {
                     path("op.cfg"),
                     self.haproxy.as_ref().unwrap().0.display(),
                 );
-                let _ = write!(
-                    out,
-                    "\n[services.web]\nimage = \"{}\"\npull = \"never\"\nversion = \"1.0.0\"\nport = 8080\n",
-                    repository()
-                );
             }
             Backends::ProcessEdge => {
                 let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
-                let _ = write!(
-                    out,
-                    "\n[services.web]\ncommand = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
-                     \"{{address}}\", \"--version\", \"{{version}}\", \"--behaviour-by-version\"]\nversion = \"1.0.0\"\n",
-                    common::pilothouse().display(),
-                );
             }
         }
-        let _ = writeln!(out, "replicas = {}", setup.replicas);
-        if setup.by_container_address {
-            out.push_str("address = \"container\"\n");
-        } else {
-            out.push_str("host_ports = \"21000-21003\"\n");
-        }
-        let env = if setup.env_file.is_some() { "env_file = \"web.env\"" } else { "" };
-        out.push_str(
-            &SERVICE_TAIL
-                .replace("KEEP", setup.keep)
-                .replace("PROGRESS", setup.progress_deadline)
-                .replace("ENV", env)
-                .replace(
-                    "STRATEGY",
-                    &setup.strategy.map_or_else(
-                        || format!("type = \"canary\"\nsteps = [ {} ]", setup.steps),
-                        str::to_owned,
-                    ),
-                ),
-        );
+        let strategy = setup
+            .strategy
+            .map_or_else(|| format!("type = \"canary\"\nsteps = [ {} ]", setup.steps), str::to_owned);
+        out.push_str(&self.service_text(setup, "web", "1.0.0", 21_000, &strategy));
         if let Some(hooks) = &setup.hooks {
             let _ = write!(out, "\n[services.web.hooks]\n{hooks}\n");
         }
+        if let Some(strategy) = setup.api {
+            out.push_str(&self.service_text(setup, "api", "2.0.0", 21_100, strategy));
+        }
         out
+    }
+
+    /// A service whose host ports begin at `port`.
+    fn service_text(&self, setup: &Setup, name: &str, version: &str, port: u16, strategy: &str) -> String {
+        let mut out =
+            format!("\n[services.{name}]\nversion = \"{version}\"\nreplicas = {}\n", setup.replicas);
+        match self.backends {
+            Backends::DockerHaproxy => {
+                let (image, pull) = match &self.remote {
+                    Some(remote) => (remote.clone(), "missing"),
+                    None => (repository(), "never"),
+                };
+                let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
+            }
+            Backends::ProcessEdge => {
+                let _ = writeln!(
+                    out,
+                    "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
+                     \"{{address}}\", \"--version\", \"{{version}}\", \"--behaviour-by-version\"]",
+                    common::pilothouse().display(),
+                );
+                // HAProxy's frontend is the operator's, and so is what it chooses by.
+                if name == "api" {
+                    let _ = writeln!(out, "domains = [\"{API}\"]");
+                }
+            }
+        }
+        if setup.by_container_address {
+            out.push_str("address = \"container\"\n");
+        } else {
+            let _ = writeln!(out, "host_ports = \"{port}-{}\"", port + 3);
+        }
+        let env = if setup.env_file.is_some() { "env_file = \"web.env\"" } else { "" };
+        out + &SERVICE_TAIL
+            .replace("NAME", name)
+            .replace("KEEP", setup.keep)
+            .replace("PROGRESS", setup.progress_deadline)
+            .replace("ENV", env)
+            .replace("STRATEGY", strategy)
     }
 
     /// Changes the fleet file, as an operator does.
@@ -238,22 +295,79 @@ impl World {
         format!("{}.{n}", self.net)
     }
 
-    /// Makes the image of `version`, once for all tests of this build.
+    /// Makes the image of `version`, once for all tests of this build. With a registry it is there afterwards, and on no
+    /// host under the name that it has there.
     pub fn image(&self, version: &str) {
         let Some(socket) = &self.docker else { return };
         let lock =
             std::fs::File::create(std::env::temp_dir().join(format!("{}.lock", repository()))).unwrap();
         lock.lock().unwrap();
-        let version = version.parse().unwrap();
+        let parsed = version.parse().unwrap();
         let (program, repository) = (common::pilothouse(), repository());
-        let build = pilothouse::demo::image::build(socket, &program, &repository, &version);
+        let build = pilothouse::demo::image::build(socket, &program, &repository, &parsed);
         self.runtime.block_on(build).unwrap();
         // What an older build of ours left: its layer is as large as the binary.
         let label = format!("io.pilothouse.sample.repository={repository}");
         let filters = HashMap::from([("label", vec![label.as_str()]), ("dangling", vec!["true"])]);
         let options =
             bollard::query_parameters::PruneImagesOptionsBuilder::default().filters(&filters).build();
-        let _ = self.runtime.block_on(self.engine().prune_images(Some(options)));
+        let _ = self.runtime.block_on(engine_at(socket).prune_images(Some(options)));
+        if let Some(remote) = &self.remote {
+            let engine = engine_at(socket);
+            let local = format!("{repository}:{version}");
+            self.runtime.block_on(common::registry::push(&engine, &local, remote, version));
+            self.forget(socket, &format!("{remote}:{version}"), false);
+        }
+    }
+
+    /// Takes a name of an image away, and the image with its last name; whether dockerd did.
+    fn forget(&self, socket: &Path, name: &str, force: bool) -> bool {
+        let options = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(force).build();
+        self.runtime.block_on(engine_at(socket).remove_image(name, Some(options), None)).is_ok()
+    }
+
+    /// The images that the hosts pulled: engine, id and names of each.
+    pub fn pulled(&self) -> Vec<(PathBuf, String, Vec<String>)> {
+        let Some(remote) = &self.remote else { return Vec::new() };
+        let filters = HashMap::from([("reference", vec![remote.as_str()])]);
+        let options =
+            bollard::query_parameters::ListImagesOptionsBuilder::default().filters(&filters).build();
+        let mut found = Vec::new();
+        for socket in self.engines() {
+            let list = self.runtime.block_on(engine_at(socket).list_images(Some(options.clone())));
+            found.extend(list.unwrap().into_iter().map(|image| {
+                let names = image.repo_tags.into_iter().chain(image.repo_digests);
+                let ours = names.filter(|name| name.starts_with(remote.as_str())).collect();
+                (socket.to_owned(), image.id, ours)
+            }));
+        }
+        found
+    }
+
+    /// What `docker image prune --all` does, among the images of this world: those that no container has, running or
+    /// not, are gone afterwards. How many that were.
+    pub fn prune_images(&self) -> usize {
+        let containers = self.containers();
+        let used: BTreeSet<&str> = containers.iter().filter_map(|(_, c)| c.image_id.as_deref()).collect();
+        let pulled = self.pulled();
+        let unused: Vec<_> = pulled.iter().filter(|(_, id, _)| !used.contains(id.as_str())).collect();
+        for (socket, id, names) in &unused {
+            for name in names {
+                assert!(self.forget(socket, name, false), "{name} of {id}");
+            }
+        }
+        unused.len()
+    }
+
+    /// What `docker container prune` does, among the containers of this world: those that do not run are gone.
+    pub fn prune_containers(&self) {
+        for (socket, container) in self.containers() {
+            let runs = container.state.is_some_and(|s| s.to_string().eq_ignore_ascii_case("running"));
+            if !runs {
+                let id = container.id.unwrap_or_default();
+                self.runtime.block_on(engine_at(socket).remove_container(&id, None)).unwrap();
+            }
+        }
     }
 
     // --- commands -------------------------------------------------------------------------------------------------
@@ -331,9 +445,15 @@ impl World {
         }
     }
 
-    /// The only service, as in the snapshot.
+    /// The first service, as in the snapshot.
     pub fn service(&self) -> Option<Value> {
-        self.snapshot().map(|s| s["services"][0].clone())
+        self.service_named("web")
+    }
+
+    /// A service, as in the snapshot; null when it was never deployed.
+    pub fn service_named(&self, name: &str) -> Option<Value> {
+        let services = self.snapshot()?["services"].as_array()?.clone();
+        Some(services.into_iter().find(|s| s["name"] == name).unwrap_or_default())
     }
 
     /// Waits until the rollout to `to` has set `percent`, and the proxy was read back with it.
@@ -390,13 +510,19 @@ impl World {
     /// Starts HAProxy as an operator does, with a configuration of their own.
     pub fn start_haproxy(&mut self) {
         let fleet = self.fleet.parse().unwrap();
-        let lines = pilothouse::proxy::haproxy::frontend_lines(
-            &self.path().join("own"),
-            &fleet,
-            &"web".parse().unwrap(),
-            pilothouse::proxy::haproxy::Extras::ALL,
-        )
-        .join("\n    ");
+        let lines_of = |service: &str| {
+            frontend_lines(&self.path().join("own"), &fleet, &service.parse().unwrap(), self.extras)
+        };
+        let mut lines = Vec::new();
+        if self.two_services {
+            // As README says: a condition of the operator's own goes onto each of the lines.
+            lines.extend(lines_of("api").into_iter().map(|line| {
+                let with = if line.contains(" if {") { "" } else { " if" };
+                format!("{line}{with} {{ req.hdr(host) -i {API} }}")
+            }));
+        }
+        lines.extend(lines_of("web"));
+        let lines = lines.join("\n    ");
         let text = format!(
             "global\n    maxconn 500\n    hard-stop-after 30s\ndefaults\n    mode http\n    timeout connect 2s\n    \
              timeout client 30s\n    timeout server 10s\n    timeout http-keep-alive 10s\nfrontend fe\n    \
@@ -404,12 +530,13 @@ impl World {
             self.listen
         );
         std::fs::write(self.path().join("op.cfg"), text).unwrap();
+        let own = self.path().join("own").join(format!("{}.cfg", self.fleet));
         let log = std::fs::File::create(self.path().join("haproxy.log")).unwrap();
         let (binary, child) = self.haproxy.as_mut().expect("a world with HAProxy");
         let mut command = Command::new(&*binary);
         command.args(["-W", "-db", "-S"]).arg(self.dir.path().join("m.sock"));
         command.arg("-f").arg(self.dir.path().join("op.cfg"));
-        command.arg("-f").arg(self.dir.path().join("own").join(format!("{}.cfg", self.fleet)));
+        command.arg("-f").arg(own);
         *child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         self.wait("HAProxy listens", || TcpStream::connect(self.listen).ok());
     }
@@ -437,6 +564,17 @@ impl World {
         }
     }
 
+    /// Takes the way to ask the proxy anything away, until what this returns is dropped. Visitors are answered as before.
+    pub fn hide_proxy(&self) -> Hidden {
+        let path = match self.backends {
+            Backends::DockerHaproxy => self.master_socket(),
+            Backends::ProcessEdge => self.state_dir().join("lb.sock"),
+        };
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        Hidden { path, aside }
+    }
+
     /// What HAProxy answers on its master socket; a master that is just reloading is asked again.
     pub fn haproxy_says(&self, command: &str) -> String {
         self.wait("HAProxy's master answers", || {
@@ -452,10 +590,14 @@ impl World {
 
     // --- instances, seen from outside -----------------------------------------------------------------------------
 
+    /// The engine of the first host.
     fn engine(&self) -> bollard::Docker {
-        let socket = self.docker.as_ref().expect("a world with docker");
-        bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION)
-            .unwrap()
+        engine_at(self.docker.as_ref().expect("a world with docker"))
+    }
+
+    /// The sockets of the hosts' engines.
+    fn engines(&self) -> impl Iterator<Item = &Path> {
+        self.docker.iter().chain(&self.second_docker).map(PathBuf::as_path)
     }
 
     /// A container of the service's image that somebody ran by hand, published on `port` of host `n`; gone when the value
@@ -522,7 +664,7 @@ impl World {
                 let runs = |c: &bollard::models::ContainerSummary| {
                     c.state.as_ref().is_some_and(|s| s.to_string().eq_ignore_ascii_case("running"))
                 };
-                list.iter().map(|c| (id(c), runs(c))).collect()
+                list.iter().map(|(_, c)| (id(c), runs(c))).collect()
             }
             Backends::ProcessEdge => {
                 let mut found = BTreeMap::new();
@@ -530,7 +672,7 @@ impl World {
                 {
                     for dir in std::fs::read_dir(host.path()).into_iter().flatten().flatten() {
                         let name = dir.file_name().to_string_lossy().into_owned();
-                        if name.starts_with("web-") {
+                        if name.starts_with("web-") || name.starts_with("api-") {
                             let text = std::fs::read(dir.path().join("status.json")).unwrap_or_default();
                             let status: Value = serde_json::from_slice(&text).unwrap_or_default();
                             found.insert(name, status["phase"] == "running");
@@ -542,20 +684,26 @@ impl World {
         }
     }
 
-    fn containers(&self) -> Vec<bollard::models::ContainerSummary> {
+    fn containers(&self) -> Vec<(&Path, bollard::models::ContainerSummary)> {
         let label = format!("io.pilothouse.fleet={}", self.fleet);
         let filters = HashMap::from([("label", vec![label.as_str()])]);
         let options = bollard::query_parameters::ListContainersOptionsBuilder::default()
             .all(true)
             .filters(&filters)
             .build();
-        self.runtime.block_on(self.engine().list_containers(Some(options))).unwrap_or_default()
+        let of = |socket| {
+            let list = self.runtime.block_on(engine_at(socket).list_containers(Some(options.clone())));
+            list.unwrap_or_default().into_iter().map(move |c| (socket, c))
+        };
+        self.engines().flat_map(of).collect()
     }
 
     /// What `status` shows, by id.
     pub fn shown(&self) -> BTreeSet<String> {
         let status = self.status();
-        let revisions = status["services"][0]["revisions"].as_array().cloned().unwrap_or_default();
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        let revisions: Vec<Value> =
+            services.iter().flat_map(|s| s["revisions"].as_array().cloned().unwrap_or_default()).collect();
         let instances = revisions.iter().flat_map(|r| r["instances"].as_array().cloned().unwrap_or_default());
         instances.map(|i| i["id"].as_str().unwrap_or_default().to_owned()).collect()
     }
@@ -660,21 +808,24 @@ impl Drop for World {
             kill(pid, Signal::KILL);
             std::thread::sleep(Duration::from_millis(20));
         }
-        if self.docker.is_some() {
-            let engine = self.engine();
-            for container in self.containers() {
-                let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default()
-                    .force(true)
-                    .v(true)
-                    .build();
-                let _ = self
-                    .runtime
-                    .block_on(engine.remove_container(&container.id.unwrap_or_default(), Some(options)));
-            }
+        for (socket, container) in self.containers() {
+            let options = bollard::query_parameters::RemoveContainerOptionsBuilder::default()
+                .force(true)
+                .v(true)
+                .build();
+            let id = container.id.unwrap_or_default();
+            let _ = self.runtime.block_on(engine_at(socket).remove_container(&id, Some(options)));
+        }
+        for socket in self.engines() {
             let volume = format!("pilothouse-owner-{}", self.fleet);
             let options =
                 bollard::query_parameters::RemoveVolumeOptionsBuilder::default().force(true).build();
-            let _ = self.runtime.block_on(engine.remove_volume(&volume, Some(options)));
+            let _ = self.runtime.block_on(engine_at(socket).remove_volume(&volume, Some(options)));
+        }
+        for (socket, _, names) in self.pulled() {
+            for name in names {
+                self.forget(&socket, &name, true);
+            }
         }
         self.stop_haproxy();
         // Shims first, then what they watched over.
@@ -689,6 +840,10 @@ impl Drop for World {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn engine_at(socket: &Path) -> bollard::Docker {
+    bollard::Docker::connect_with_unix(&socket.to_string_lossy(), 60, bollard::API_DEFAULT_VERSION).unwrap()
 }
 
 /// What an instance answers to `/count`.
@@ -710,6 +865,18 @@ fn alive(pid: u32) -> bool {
 pub fn kill(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, signal);
+    }
+}
+
+/// Gives the way to the proxy back.
+pub struct Hidden {
+    path: PathBuf,
+    aside: PathBuf,
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = std::fs::rename(&self.aside, &self.path);
     }
 }
 

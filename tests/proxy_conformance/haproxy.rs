@@ -473,6 +473,60 @@ async fn changes_of_rules_and_places_by_hand_are_seen() {
     assert_eq!(get_as_tester(&h).await, a.id.to_string());
 }
 
+/// Scenario 12: an operator's `defaults` name an algorithm that keeps each client on one server, and so knows only 0 and
+/// 100 %. Our backends have their own, and the split is none of theirs: shares are as exact as ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_12_balance_source_in_the_defaults_does_not_bend_shares() {
+    let defaults = "    balance source\n    hash-type consistent\n";
+    let Some(h) = Harness::haproxy_of(Extras::ALL, defaults).await else { return };
+    let (a1, a2) = (Backend::start(1, 1).await, Backend::start(1, 2).await);
+    let (b1, b2, b3) = (Backend::start(2, 1).await, Backend::start(2, 2).await, Backend::start(2, 3).await);
+    let (stable, candidate) = ([&a1, &a2], [&b1, &b2, &b3]);
+    h.up(&route(Slot::A, &stable, &candidate, bp(10))).await;
+    requests(h.listen, 4800).await;
+    let hits = |of: &[&Backend]| of.iter().map(|b| b.hits()).sum::<u64>() as f64;
+    let share = 100.0 * hits(&candidate) / (hits(&candidate) + hits(&stable));
+    eprintln!("MEASURED balance source in the defaults: 10 % set, {share:.2} %");
+    assert!((share - 10.0).abs() < 2.0, "10 % was {share:.2} %");
+    for b in stable.iter().chain(&candidate) {
+        assert!(b.hits() > 0, "all of these requests came from one client, and still {} has its part", b.id);
+    }
+}
+
+/// Scenario 12: what this HAProxy cannot do is known before anything is begun, with what to do about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_12_a_plan_that_this_haproxy_cannot_follow_is_refused() {
+    let Some(mut h) = Harness::haproxy_with(Extras::default()).await else { return };
+    let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+    let plain = route(Slot::A, &[&a], &[], Bp::ZERO);
+    h.up(&plain).await;
+    let (rules, name) = (with_rules(plain.clone()).rules, service());
+    let all = frontend_lines(&h.path().join("own"), &h.fleet, &name, Extras::ALL);
+    let named = |result: Result<(), ProxyError>| {
+        let Err(ProxyError::Refused(text)) = result else { panic!("{result:?}") };
+        [&all[0], &all[1], &all[2]].map(|line| text.as_str().contains(line.as_str()))
+    };
+    h.proxy.can(&name, &[], false).await.expect("shares need nothing more");
+    assert_eq!(named(h.proxy.can(&name, &rules, false).await), [true, false, false]);
+    assert_eq!(named(h.proxy.can(&name, &[], true).await), [false, true, true]);
+    h.settled(&plain).await;
+    let evil = visitors::rule(pilothouse::fleet::model::RuleBy::Header, "x-z", "b\n(.*)");
+    assert!(matches!(h.proxy.can(&name, &[evil], false).await, Err(ProxyError::Refused(_))));
+
+    let op = h.path().join("op.cfg");
+    let text = std::fs::read_to_string(&op).unwrap();
+    std::fs::write(&op, text.replace(&all[3], &all.join("\n    "))).unwrap();
+    h.reload().await;
+    h.proxy.can(&name, &rules, true).await.expect("the lines are there");
+    h.up(&sticky(with_rules(route(Slot::A, &[&a], &[&b], bp(10))))).await;
+    h.stop();
+    let unknown = h.proxy.can(&name, &rules, true).await;
+    assert!(
+        matches!(unknown, Err(ProxyError::Unknown(_))),
+        "who cannot be asked has not refused: {unknown:?}"
+    );
+}
+
 /// Lines that are missing, or stand where no request gets to, are named as they must be typed; shares and other
 /// services do not suffer, and an abort does not need them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

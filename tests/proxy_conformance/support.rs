@@ -179,6 +179,11 @@ impl Harness {
 
     /// One whose operator added only these lines.
     pub async fn haproxy_with(extras: Extras) -> Option<Self> {
+        Self::haproxy_of(extras, "").await
+    }
+
+    /// One whose operator has more lines in their `defaults`.
+    pub async fn haproxy_of(extras: Extras, defaults: &str) -> Option<Self> {
         let binary = crate::require::program("haproxy")?;
         let dir = tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").unwrap();
         let fleet: FleetName = "shop".parse().unwrap();
@@ -188,7 +193,7 @@ impl Harness {
         let log = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = format!(
             "defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 10s\n    \
-             timeout http-keep-alive 10s\nfrontend fe\n    bind {listen}\n    option idle-close-on-response\n    \
+             timeout http-keep-alive 10s\n{defaults}frontend fe\n    bind {listen}\n    option idle-close-on-response\n    \
              log {log} format raw local0\n    log-format {}\n    {}\n",
             pilothouse::traffic::haproxy_log::LOG_FORMAT,
             frontend_lines(&own, &fleet, &service(), extras).join("\n    ")

@@ -8,6 +8,7 @@ use crate::controller::explain;
 use crate::rollout::decide;
 use crate::rollout::fact::{Fact, Record};
 use crate::rollout::state::{ServiceState, State, Status};
+use crate::rollout::world::Observed;
 use crate::text::Safe;
 
 /// Facts that are applied to the state and not written yet.
@@ -33,9 +34,7 @@ impl Helm {
         for fact in facts {
             let record = Record { seq: self.state.seq + 1, at, wall_ms, fact };
             batch.events.extend(explain::event(&self.state, &record));
-            if let Fact::HookBegun { instance, .. } = &record.fact {
-                self.obs.begun.insert(instance.clone());
-            }
+            look_anew(&self.state, &mut self.obs, &record.fact);
             self.state.apply(&record);
             batch.records.push(record);
         }
@@ -131,5 +130,29 @@ impl Helm {
             self.follow_instances();
         }
         false
+    }
+}
+
+/// What a fact that is about to be applied means for what is remembered of the world: what begins anew is looked at
+/// anew. What was verified may have been removed since (an image by a prune), and what failed before is no reason to
+/// give up at once.
+fn look_anew(state: &State, obs: &mut Observed, fact: &Fact) {
+    match fact {
+        Fact::HookBegun { instance, .. } => {
+            obs.begun.insert(instance.clone());
+        }
+        Fact::RolloutStarted { service, to, .. } => {
+            if let Some(r) = state.services.get(service).and_then(|s| s.revisions.get(to)) {
+                obs.hosts.values_mut().for_each(|h| {
+                    h.images.remove(&r.digest);
+                });
+            }
+            let artifact = format!("artifact:{to}:");
+            obs.failures.retain(|subject, _| !subject.starts_with(&artifact));
+        }
+        Fact::InstanceRevived { instance, .. } => {
+            obs.failures.remove(&format!("start:{instance}"));
+        }
+        _ => {}
     }
 }

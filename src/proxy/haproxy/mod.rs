@@ -36,6 +36,7 @@ pub use self::lines::{Extras, frontend_line, frontend_lines};
 use self::parse::Proc;
 use self::worker::{Service, Worker};
 use super::{Direction, Proxy, ProxyError, files};
+use crate::fleet::model::Rule;
 use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot};
 use crate::text::Safe;
@@ -235,7 +236,8 @@ impl Haproxy {
         for route in routes {
             let Some(service) = worker.services.get(&route.service) else { continue };
             if worker.current {
-                refused = refused.and(self.lines_missing(route, service.lines));
+                let needs = Extras { rules: !route.rules.is_empty(), sticky: route.sticky };
+                refused = refused.and(self.lines_missing(&route.service, needs, service.lines));
             }
             // One service's trouble must not keep another's way back from this worker.
             let (swapped, unfit) = self.set_maps(&worker, service, route).await;
@@ -290,13 +292,11 @@ impl Haproxy {
         (result, unfit)
     }
 
-    /// What the operator has to type before this route can be what it should be.
-    fn lines_missing(&self, route: &Route, has: Lines) -> Result<(), ProxyError> {
-        let (dir, fleet, service) = (&self.settings.dir, &self.fleet, &route.service);
-        let add = Extras {
-            rules: !route.rules.is_empty() && !has.extras.rules,
-            sticky: route.sticky && !has.extras.sticky,
-        };
+    /// What the operator has to type before a service's route can be what it should be.
+    fn lines_missing(&self, service: &ServiceName, needs: Extras, has: Lines) -> Result<(), ProxyError> {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        let add =
+            Extras { rules: needs.rules && !has.extras.rules, sticky: needs.sticky && !has.extras.sticky };
         let mut lines = lines::frontend_lines(dir, fleet, service, add);
         let plain = lines::frontend_line(dir, fleet, service);
         let what = match (add.rules, add.sticky) {
@@ -383,6 +383,23 @@ impl Proxy for Haproxy {
         self.check_owner()?;
         let made = ensure_files(&self.settings.dir, &self.fleet, &self.owner, services);
         self.io(made, "make the files of", &self.settings.dir)
+    }
+
+    async fn can(&self, service: &ServiceName, rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
+        if let (_, Some(why)) = config::rule_pairs(rules, "") {
+            return Err(self.refused(&why));
+        }
+        let needs = Extras { rules: !rules.is_empty(), sticky };
+        if needs == Extras::default() {
+            return Ok(());
+        }
+        self.between_writes().await;
+        let workers = self.workers().await?;
+        // One that never heard of the service yet tells nothing about its lines.
+        match workers.iter().find(|w| w.current).and_then(|w| w.services.get(service)) {
+            Some(has) => self.lines_missing(service, needs, has.lines),
+            None => Ok(()),
+        }
     }
 
     async fn apply(&self, routes: &[Route], direction: Direction) -> Result<(), ProxyError> {

@@ -384,9 +384,9 @@ fn failure(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, n
             }
         }
     }
-    for (subject, f) in &obs.failures {
-        if f.count >= START_ATTEMPTS && subject.starts_with(&format!("artifact:{}:", r.to)) {
-            return Some(Safe::new(&format!("the artifact cannot be had: {}", f.error)));
+    for (subject, f) in obs.failures.iter().filter(|(_, f)| f.count >= START_ATTEMPTS) {
+        if let Some(host) = subject.strip_prefix(&format!("artifact:{}:", r.to)) {
+            return Some(Safe::new(&format!("the artifact cannot be had on {host}: {}", f.error)));
         }
     }
     let overdue = r.settled_at.is_none()

@@ -1,6 +1,6 @@
 //! What a rollout waits for, owes, or finds different, in words; and whether its gates are open.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::hooks;
 use super::place::missing;
@@ -164,7 +164,8 @@ pub(super) fn closed_gates(
         Gate::Manual => false,
         Gate::Pause(d) => now.since(settled_at) >= *d,
         Gate::HealthyFor(d) => service.of(&r.to).filter(|i| i.stage == Stage::Started).all(|i| {
-            let since = obs.health.get(&i.id).map(|h| h.since.max(settled_at));
+            // What passed while something was out of reach was not watched: never healthy by silence.
+            let since = obs.health.get(&i.id).map(|h| h.since.max(settled_at).max(r.thawed_at));
             healthy(service, i, obs) && since.is_some_and(|s| now.since(s) >= *d)
         }),
     };
@@ -179,12 +180,14 @@ pub fn gate_left(service: &ServiceState, r: &Rollout, obs: &Observed, now: Milli
         .into_iter()
         .filter_map(|g| match g {
             Gate::Manual => None,
-            Gate::Pause(d) | Gate::HealthyFor(d) => Some(settled_at.plus(d).since(now)),
+            Gate::Pause(d) => Some(settled_at.plus(d).since(now)),
+            Gate::HealthyFor(d) => Some(settled_at.max(r.thawed_at).plus(d).since(now)),
         })
         .max()
 }
 
-/// Differences between what should run and what does, in words. Put right by `up`.
+/// Differences between what should run and what does, in words. Put right by `up`, but for the way back: what was kept
+/// for it and is gone is only made anew by the rollback itself.
 #[must_use]
 pub fn drift(service: &ServiceState, obs: &Observed) -> Vec<Safe> {
     let mut out = Vec::new();
@@ -220,6 +223,7 @@ pub fn drift(service: &ServiceState, obs: &Observed) -> Vec<Safe> {
     }
     out.extend(strangers(service, obs));
     if service.active().is_none() {
+        out.extend(way_back(service, obs));
         for (host, wanted) in &service.spec.placement {
             let have = service.of(stable).filter(|i| i.host == *host && i.stage == Stage::Started).count();
             if have != *wanted as usize {
@@ -228,6 +232,33 @@ pub fn drift(service: &ServiceState, obs: &Observed) -> Vec<Safe> {
         }
     }
     out
+}
+
+/// Kept instances that somebody removed, per host. What held their image is gone with them.
+fn way_back(service: &ServiceState, obs: &Observed) -> Vec<Safe> {
+    let kept = service.kept.as_ref().and_then(|k| service.revisions.get(&k.revision));
+    let Some(kept) = kept else { return Vec::new() };
+    let mut gone: BTreeMap<&HostName, usize> = BTreeMap::new();
+    // What was adopted is nobody's to make anew.
+    let stays = |i: &&Instance| matches!(i.stage, Stage::Started | Stage::Stopped) && !i.discard;
+    for i in service.of(&kept.id).filter(stays).filter(|i| i.adopts.is_none()) {
+        let host = obs.hosts.get(&i.host).filter(|h| h.reachable && !h.out);
+        if host.is_some_and(|h| !h.instances.contains_key(&i.id)) {
+            *gone.entry(&i.host).or_default() += 1;
+        }
+    }
+    let words = |(host, n): (&HostName, usize)| {
+        let (which, what) = if n == 1 {
+            ("1 kept instance".to_owned(), "makes it anew")
+        } else {
+            (format!("{n} kept instances"), "makes them anew")
+        };
+        Safe::new(&format!(
+            "{which} of {} gone from {host}: a rollback {what}, and has to pull the image if that is gone too",
+            kept.version
+        ))
+    };
+    gone.into_iter().map(words).collect()
 }
 
 /// Containers that carry this service's labels and that nobody here made: started by hand, or forged. Left alone.
