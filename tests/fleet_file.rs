@@ -221,6 +221,7 @@ env = { LOG_LEVEL = "info" }
 proxies = ["lb", "front"]
 domains = ["shop.example"]
 keep = "0s"
+drift = "restore"
 progress_deadline = "1h"
 health = { http = "/health?full=1", interval = "2s", timeout = "1s", rise = 3, fall = 4 }
 drain = { deadline = "1m", stop_grace = "5s" }
