@@ -203,6 +203,8 @@ pub fn killed_in_each_phase(world: &World) {
         );
     };
     let mut deploy = world.spawn(&["deploy", "web", "1.1.0"]);
+    // What is killed before it has answered leaves whoever asked not knowing, and they are told so: another story.
+    world.wait("the command was answered", || deploy.said().contains("has begun").then_some(()));
     for phase in ["start", "5%", "25%", "50%", "100%"] {
         // The last one may be over before it is seen.
         world.wait(&format!("phase {phase}"), || {

@@ -158,7 +158,7 @@ pub fn bad_candidates(world: &World, what: &str) {
         // switched at once all instances die within milliseconds, and Docker's own proxy on the loopback address goes on
         // accepting for a moment what it then drops: that is no refused connection, and each retry meets it again.
         let most = match (bad, what) {
-            ("1.1.0-crashing", "blue/green") => 24,
+            ("1.1.0-crashing", "blue/green") => 48,
             ("1.1.0-crashing", _) => 8,
             _ => 0,
         };
