@@ -125,8 +125,9 @@ fn confirmed(fleet: &Fleet, a: &DownArgs) -> color_eyre::Result<bool> {
     let given = match &a.confirm {
         Some(given) => given.clone(),
         None if std::io::stdin().is_terminal() => {
+            let what = if a.adopted { "lets what was adopted be stopped: " } else { "takes down " };
             complain(&format!(
-                "This takes down {wanted} in {}. Type its name to go on: ",
+                "This {what}{wanted} in {}. Type its name to go on: ",
                 fleet.loaded.fleet.environment
             ));
             let mut line = String::new();
@@ -138,6 +139,6 @@ fn confirmed(fleet: &Fleet, a: &DownArgs) -> color_eyre::Result<bool> {
     if given == wanted {
         return Ok(true);
     }
-    complain(&format!("pilothouse: nothing was done; to take {wanted} down, use --confirm {wanted}\n"));
+    complain(&format!("pilothouse: nothing was done; to go on with {wanted}, use --confirm {wanted}\n"));
     Ok(false)
 }

@@ -4,15 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
-use sha2::{Digest, Sha256};
 
 use super::hands::Hands;
-use super::journal::hex;
 use super::resolve;
-use super::secrets::Identity;
+use super::secrets::{Identity, revision_id};
 use crate::api::{ApiError, ErrorCode};
 use crate::engine::{Adoptable, Wanted};
-use crate::fleet::env_file;
 use crate::fleet::model::{Address, Fleet, Host, Run, Service};
 use crate::fleet::names::{HostName, InstanceId, RevisionId, Version};
 use crate::rollout::decide::Taken;
@@ -52,15 +49,7 @@ pub async fn running(
         f.ours.retain(|i| instances.insert(i.id.clone()));
         f.foreign.retain(|a| a.endpoint.is_none() || containers.insert(a.container.clone()));
     }
-    let env = match &declared.env_file {
-        Some(path) => env_file::read(path).map_err(|p| ApiError {
-            code: ErrorCode::BadRequest,
-            message: Safe::new(&p.to_string()),
-            hint: None,
-        })?,
-        None => BTreeMap::new(),
-    };
-    let env_hash = identity.env_hash(&env);
+    let env_hash = identity.env_hash(&resolve::environment(declared)?);
     let (id, version, digest, taken) = if found.iter().any(|f| !f.ours.is_empty()) {
         rebuilt(declared, &found)?
     } else {
@@ -189,15 +178,10 @@ fn foreign(declared: &Service, found: &[Found]) -> Result<Chosen, ApiError> {
         );
     };
     // Its own identity: the same version released by Pilothouse has the settings of the fleet file, this one has others.
-    let mut hash = Sha256::new();
-    for part in of_it.iter().map(|(_, a)| a.container.as_str()).chain(["adopted", digest]) {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part.as_bytes());
-    }
-    let id: String = hex(&hash.finalize()).chars().take(8).collect();
-    let id: RevisionId = id.parse().map_err(|_invalid| ApiError {
-        code: ErrorCode::Unavailable,
-        message: "a revision could not be named: this is a defect".into(),
+    let containers = of_it.iter().map(|(_, a)| a.container.as_str());
+    let id = revision_id(containers.chain(["adopted", digest])).map_err(|e| ApiError {
+        code: ErrorCode::BadRequest,
+        message: Safe::new(&e.to_string()),
         hint: None,
     })?;
     let taken = (1..).zip(&of_it).map(|(n, (host, a))| Taken {

@@ -108,14 +108,17 @@ pub async fn revision(
         join(not_held(hands, identity, fleet, declared), artifact(hands, fleet, declared, version)).await;
     held?;
     let digest = digest?;
-    let env = match &declared.env_file {
-        Some(path) => env_file::read(path)
-            .map_err(|p| error(ErrorCode::BadRequest, p.to_string(), "the values are read at every start"))?,
-        None => BTreeMap::new(),
-    };
+    let env = environment(declared)?;
     identity
         .revision(declared, version, &digest, &env)
         .map_err(|e| error(ErrorCode::BadRequest, e.to_string(), ""))
+}
+
+/// The values of a service's env file as it is now.
+pub(super) fn environment(declared: &Service) -> Result<BTreeMap<String, String>, ApiError> {
+    let Some(path) = &declared.env_file else { return Ok(BTreeMap::new()) };
+    env_file::read(path)
+        .map_err(|p| error(ErrorCode::BadRequest, p.to_string(), "the values are read at every start"))
 }
 
 fn error(code: ErrorCode, message: String, hint: &str) -> ApiError {

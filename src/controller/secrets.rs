@@ -81,16 +81,24 @@ impl Identity {
             Run::Image { repository, args, .. } => format!("image {repository} {args:?}"),
             Run::Command { argv } => format!("command {argv:?}"),
         };
-        let mut h = Sha256::new();
         let configuration = format!("{:?} {:?} {:?} {:?}", spec.port, spec.address, spec.network, spec.env);
-        for part in [digest, version.as_str(), &run, &configuration, &env_hash] {
-            h.update((part.len() as u64).to_le_bytes());
-            h.update(part.as_bytes());
-        }
-        let id: String = hex(&h.finalize()).chars().take(8).collect();
-        let id: RevisionId = id.parse()?;
+        let id = revision_id([digest, version.as_str(), &run, &configuration, &env_hash])?;
         Ok(Revision { id, version: version.clone(), digest: digest.to_owned(), spec: spec.clone(), env_hash })
     }
+}
+
+/// The identity of what `parts` make out: the start of the hash over them.
+///
+/// # Errors
+/// Never: eight hexadecimal digits are a name.
+pub(super) fn revision_id<'a>(parts: impl IntoIterator<Item = &'a str>) -> Result<RevisionId, Invalid> {
+    let mut h = Sha256::new();
+    for part in parts {
+        h.update((part.len() as u64).to_le_bytes());
+        h.update(part.as_bytes());
+    }
+    let id: String = hex(&h.finalize()).chars().take(8).collect();
+    id.parse()
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ struct Inner {
     client: Client,
     cache: Mutex<Cache>,
     /// What is known of adopted containers; `None` when it has to be asked for.
-    adopted: Mutex<Option<Vec<Marker>>>,
+    adopted: tokio::sync::Mutex<Option<Vec<Marker>>>,
 }
 
 impl DockerEngine {
@@ -65,7 +65,7 @@ impl DockerEngine {
             inner: Arc::new(Inner {
                 client: Client::new(socket),
                 cache: Mutex::default(),
-                adopted: Mutex::default(),
+                adopted: tokio::sync::Mutex::default(),
             }),
         }
     }
@@ -74,10 +74,6 @@ impl DockerEngine {
 impl Inner {
     fn cache(&self) -> std::sync::MutexGuard<'_, Cache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn adopted(&self) -> std::sync::MutexGuard<'_, Option<Vec<Marker>>> {
-        self.adopted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn release(&self, fleet: &FleetName, owner: &str) -> Result<(), EngineError> {

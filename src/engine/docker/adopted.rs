@@ -10,12 +10,10 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListVolumesOptionsBuilder, RemoveVolumeOptionsBuilder,
 };
 
+use super::containers::labels_of;
 use super::images::familiar;
 use super::observe::{self, INSPECT, digest_of};
-use super::{
-    Inner, LABEL_FLEET, LABEL_INSTANCE, LABEL_PORT, LABEL_REVISION, LABEL_ROLLOUT, LABEL_SERVICE,
-    LABEL_VERSION,
-};
+use super::{Inner, LABEL_FLEET, LABEL_INSTANCE, LABEL_PORT};
 use crate::engine::{Adoptable, EngineError, Wanted};
 use crate::fleet::model::{Address, Run};
 use crate::fleet::names::{FleetName, InstanceId};
@@ -62,13 +60,7 @@ impl Marker {
         let (port, host) = (self.get(LABEL_PORT)?.parse().ok()?, self.get(LABEL_ADDRESS)?.parse().ok()?);
         let seen = observe::described(
             c,
-            observe::Named {
-                id: self.instance.clone(),
-                service: self.get(LABEL_SERVICE)?.parse().ok()?,
-                revision: self.get(LABEL_REVISION)?.parse().ok()?,
-                version: self.get(LABEL_VERSION)?.parse().ok()?,
-                rollout: self.get(LABEL_ROLLOUT)?.parse().ok()?,
-            },
+            observe::Named::read(|name| self.get(name))?,
             reached(c, port, reach, host),
         )?;
         Some(ObservedInstance { adopts: Some(Safe::new(&self.container)), ..seen })
@@ -78,8 +70,9 @@ impl Marker {
 impl Inner {
     /// Asked once, and again after a change of ours: nobody else makes or removes them.
     async fn markers(&self, fleet: &FleetName) -> Result<Vec<Marker>, EngineError> {
-        if let Some(known) = self.adopted().clone() {
-            return Ok(known);
+        let mut known = self.adopted.lock().await;
+        if let Some(markers) = &*known {
+            return Ok(markers.clone());
         }
         let label = format!("{LABEL_FLEET}={fleet}");
         let filters = HashMap::from([("label", vec![label.as_str(), LABEL_ADOPTS])]);
@@ -87,7 +80,7 @@ impl Inner {
         let list = self.client.docker()?.list_volumes(Some(options));
         let list = self.client.call("list volumes", LIST, list).await.map_err(|e| e.at(&self.client))?;
         let markers: Vec<Marker> = list.volumes.iter().flatten().filter_map(Marker::of).collect();
-        *self.adopted() = Some(markers.clone());
+        *known = Some(markers.clone());
         Ok(markers)
     }
 
@@ -160,24 +153,23 @@ impl Inner {
     async fn mark(&self, spec: &InstanceSpec, container: &str) -> Result<(), EngineError> {
         let name = format!("pilothouse-adopted-{}", spec.id.engine_name(&spec.fleet));
         let reach = if spec.reach == Address::Container { "container" } else { "published" };
-        let labels = [
-            (LABEL_FLEET, spec.fleet.to_string()),
-            (LABEL_SERVICE, spec.service.to_string()),
-            (LABEL_INSTANCE, spec.id.to_string()),
-            (LABEL_REVISION, spec.revision.to_string()),
-            (LABEL_VERSION, spec.version.to_string()),
-            (LABEL_ROLLOUT, spec.rollout.to_string()),
-            (LABEL_PORT, spec.port.to_string()),
-            (LABEL_ADDRESS, spec.address.to_string()),
-            (LABEL_REACH, reach.to_owned()),
-            (LABEL_ADOPTS, container.to_owned()),
-        ];
+        let mut labels = labels_of(spec);
+        labels.extend(
+            [
+                (LABEL_ADDRESS, spec.address.to_string()),
+                (LABEL_REACH, reach.to_owned()),
+                (LABEL_ADOPTS, container.to_owned()),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
         let request = VolumeCreateRequest {
             name: Some(name.clone()),
-            labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+            labels: Some(labels),
             ..VolumeCreateRequest::default()
         };
-        *self.adopted() = None;
+        // Held until it is made: a look that began before would be remembered as what is there now.
+        let mut known = self.adopted.lock().await;
+        *known = None;
         let made = self.client.docker()?.create_volume(request);
         let made = self.client.call("mark an adopted container", MARK, made).await;
         let made = made.map_err(|e| e.at(&self.client))?;
@@ -193,7 +185,8 @@ impl Inner {
     /// Forgets what was adopted as `id`; the container is not touched.
     pub(super) async fn let_go(&self, fleet: &FleetName, id: &InstanceId) -> Result<(), EngineError> {
         for marker in self.markers(fleet).await?.into_iter().filter(|m| m.instance == *id) {
-            *self.adopted() = None;
+            let mut known = self.adopted.lock().await;
+            *known = None;
             let options = RemoveVolumeOptionsBuilder::default().build();
             let removed = self.client.docker()?.remove_volume(&marker.volume, Some(options));
             let removed = self.client.find("forget an adopted container", MARK, removed).await;

@@ -238,7 +238,8 @@ fn policy(restart: Restart) -> RestartPolicy {
     RestartPolicy { name: Some(name), maximum_retry_count: None }
 }
 
-fn body(spec: &InstanceSpec, image: String) -> ContainerCreateBody {
+/// What says of a container, or of the volume beside an adopted one, whose and which instance it is.
+pub(super) fn labels_of(spec: &InstanceSpec) -> HashMap<String, String> {
     let labels = [
         (LABEL_FLEET, spec.fleet.to_string()),
         (LABEL_SERVICE, spec.service.to_string()),
@@ -246,9 +247,14 @@ fn body(spec: &InstanceSpec, image: String) -> ContainerCreateBody {
         (LABEL_REVISION, spec.revision.to_string()),
         (LABEL_VERSION, spec.version.to_string()),
         (LABEL_ROLLOUT, spec.rollout.to_string()),
-        (LABEL_DIGEST, spec.digest.clone()),
         (LABEL_PORT, spec.port.to_string()),
     ];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn body(spec: &InstanceSpec, image: String) -> ContainerCreateBody {
+    let mut labels = labels_of(spec);
+    labels.insert(LABEL_DIGEST.to_owned(), spec.digest.clone());
     let mut env = spec.env.clone();
     env.insert("PORT".to_owned(), spec.port.to_string());
     env.extend(identity(spec).map(|(name, value)| (name.to_owned(), value)));
@@ -271,7 +277,7 @@ fn body(spec: &InstanceSpec, image: String) -> ContainerCreateBody {
         image: Some(image),
         cmd: (!args.is_empty()).then_some(args),
         env: Some(env.into_iter().map(|(name, value)| format!("{name}={value}")).collect()),
-        labels: Some(labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()),
+        labels: Some(labels),
         exposed_ports: Some(vec![port]),
         host_config: Some(HostConfig {
             port_bindings: bindings,

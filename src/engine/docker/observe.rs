@@ -99,14 +99,7 @@ pub(super) fn label<'a>(c: &'a ContainerInspectResponse, name: &str) -> Option<&
 
 /// The instance that a container claims to be; `None` when its labels are not complete names.
 pub(super) fn instance_of(c: &ContainerInspectResponse) -> Option<ObservedInstance> {
-    let named = Named {
-        id: label(c, LABEL_INSTANCE)?.parse().ok()?,
-        service: label(c, LABEL_SERVICE)?.parse().ok()?,
-        revision: label(c, LABEL_REVISION)?.parse().ok()?,
-        version: label(c, LABEL_VERSION)?.parse().ok()?,
-        rollout: label(c, LABEL_ROLLOUT)?.parse().ok()?,
-    };
-    described(c, named, endpoint(c))
+    described(c, Named::read(|name| label(c, name))?, endpoint(c))
 }
 
 /// Who an instance is, as its labels or its marker say.
@@ -116,6 +109,19 @@ pub(super) struct Named {
     pub(super) revision: RevisionId,
     pub(super) version: Version,
     pub(super) rollout: RolloutId,
+}
+
+impl Named {
+    /// `None` when what is under the labels are not complete names.
+    pub(super) fn read<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        Some(Self {
+            id: label(LABEL_INSTANCE)?.parse().ok()?,
+            service: label(LABEL_SERVICE)?.parse().ok()?,
+            revision: label(LABEL_REVISION)?.parse().ok()?,
+            version: label(LABEL_VERSION)?.parse().ok()?,
+            rollout: label(LABEL_ROLLOUT)?.parse().ok()?,
+        })
+    }
 }
 
 /// The instance with all that dockerd says of its container.

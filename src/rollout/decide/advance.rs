@@ -111,12 +111,7 @@ fn at_rest(service: &ServiceState, obs: &Observed, now: Millis) -> Vec<Fact> {
         let waited = now.since(i.placed_at) >= RESTORE_EVERY;
         i.stage == Stage::Started && waited && !i.external() && life::lost(i, obs)
     });
-    lost.map(|i| Fact::InstanceRevived {
-        service: service.spec.name.clone(),
-        instance: i.id.clone(),
-        rollout: last.id.clone(),
-    })
-    .collect()
+    lost.map(|i| life::revive(service, i, &last.id)).collect()
 }
 
 /// A kept revision runs until its time is over, then is stopped; what is neither stable nor kept goes.
@@ -174,11 +169,7 @@ fn aborting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
     let lost = service.instances.values().filter(|i| service.stable.as_ref() == Some(&i.revision));
     let revived: Vec<Fact> = lost
         .filter(|i| i.stage == Stage::Started && life::lost(i, obs))
-        .map(|i| Fact::InstanceRevived {
-            service: name.clone(),
-            instance: i.id.clone(),
-            rollout: i.rollout.clone(),
-        })
+        .map(|i| life::revive(service, i, &i.rollout))
         .collect();
     if !revived.is_empty() {
         return revived;
@@ -253,11 +244,7 @@ fn going_up(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
     let revived: Vec<Fact> = service
         .of(&r.to)
         .filter(|i| i.stage == Stage::Started && i.rollout != r.id && life::lost(i, obs))
-        .map(|i| Fact::InstanceRevived {
-            service: name.clone(),
-            instance: i.id.clone(),
-            rollout: r.id.clone(),
-        })
+        .map(|i| life::revive(service, i, &r.id))
         .collect();
     if !revived.is_empty() {
         return revived;

@@ -1,6 +1,6 @@
 //! The life of instances and slots: what the world shows of them, step by step, one fact at a time.
 
-use crate::fleet::names::{Bp, Millis, ProxyName};
+use crate::fleet::names::{Bp, Millis, ProxyName, RolloutId};
 use crate::rollout::capacity::healthy;
 use crate::rollout::fact::Fact;
 use crate::rollout::state::{Instance, Rollout, ServiceState, Stage};
@@ -95,6 +95,15 @@ fn certain<'a>(proxy: &ProxyName, obs: &'a Observed, now: Millis) -> Option<&'a 
 /// The slots a revision's instances may be found in: its own, or any when it has none any more.
 fn slot_candidates(slot: Option<Slot>) -> impl Iterator<Item = Slot> {
     Slot::BOTH.into_iter().filter(move |s| slot.is_none_or(|own| own == *s))
+}
+
+/// It shall run again, for `rollout`.
+pub(super) fn revive(service: &ServiceState, i: &Instance, rollout: &RolloutId) -> Fact {
+    Fact::InstanceRevived {
+        service: service.spec.name.clone(),
+        instance: i.id.clone(),
+        rollout: rollout.clone(),
+    }
 }
 
 /// Seen ended or absent by an engine that answers; failing probes alone are not a reason to start it again.

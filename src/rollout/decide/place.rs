@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::fleet::model::Address;
-use crate::fleet::names::{HostName, InstanceId, RevisionId};
+use crate::fleet::names::{HostName, InstanceId, RevisionId, RolloutId};
 use crate::rollout::fact::Fact;
 use crate::rollout::plan::Placement;
 use crate::rollout::state::{Instance, Rollout, ServiceState, Stage, State};
@@ -15,7 +15,7 @@ use crate::text::Safe;
 pub(super) fn candidate(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed) -> Vec<Fact> {
     let target = target(service, r);
     let lacking = missing(state, service, &r.to, &target.candidate, obs, r.plan.limits.in_place).0;
-    let facts = lacking.into_iter().map(|m| fact(service, r, &r.to, m));
+    let facts = lacking.into_iter().map(|m| fact(service, &r.id, &r.to, m));
     facts.take(room(service, r)).collect()
 }
 
@@ -27,7 +27,7 @@ pub(super) fn stable(state: &State, service: &ServiceState, r: &Rollout, obs: &O
     };
     let lacking = missing(state, service, stable, &wanted, obs, r.plan.limits.in_place).0;
     let kept = lacking.into_iter().filter(|m| matches!(m, Missing::Kept(_)));
-    kept.map(|m| fact(service, r, stable, m)).take(room(service, r)).collect()
+    kept.map(|m| fact(service, &r.id, stable, m)).take(room(service, r)).collect()
 }
 
 /// Instances that may be started now without going over the replicas and the surge.
@@ -37,8 +37,14 @@ fn room(service: &ServiceState, r: &Rollout) -> usize {
     most.saturating_sub(service.instances.values().filter(|i| i.stage <= Stage::Drained).count())
 }
 
-fn fact(service: &ServiceState, r: &Rollout, revision: &RevisionId, missing: Missing) -> Fact {
-    let (name, rollout) = (service.spec.name.clone(), r.id.clone());
+/// What brings an instance that is missing.
+pub(super) fn fact(
+    service: &ServiceState,
+    rollout: &RolloutId,
+    revision: &RevisionId,
+    missing: Missing,
+) -> Fact {
+    let (name, rollout) = (service.spec.name.clone(), rollout.clone());
     match missing {
         Missing::Kept(instance) => Fact::InstanceRevived { service: name, instance, rollout },
         Missing::New { instance, host, host_port } => Fact::InstancePlaced {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::life;
-use super::place::{Missing, missing};
+use super::place::{self, missing};
 use super::refusal::{ErrorCode, Refusal, VerbKind, refuse};
 use crate::fleet::model::{Fleet, Service};
 use crate::fleet::names::{Bp, HostName, InstanceId, RevisionId, RolloutId, ServiceName};
@@ -430,28 +430,10 @@ pub fn up(state: &State, service: &ServiceName, obs: &Observed) -> Vec<Fact> {
         .of(stable)
         .filter(|i| i.stage == Stage::Started && !obs.hosts.get(&i.host).is_some_and(|h| h.out))
         .filter(|i| life::lost(i, obs))
-        .map(|i| Fact::InstanceRevived {
-            service: service.clone(),
-            instance: i.id.clone(),
-            rollout: last.id.clone(),
-        })
+        .map(|i| life::revive(s, i, &last.id))
         .collect();
-    for m in missing(state, s, stable, &s.spec.placement, obs, false).0 {
-        facts.push(match m {
-            Missing::Kept(instance) => {
-                Fact::InstanceRevived { service: service.clone(), instance, rollout: last.id.clone() }
-            }
-            Missing::New { instance, host, host_port } => Fact::InstancePlaced {
-                service: service.clone(),
-                instance,
-                revision: stable.clone(),
-                rollout: last.id.clone(),
-                host,
-                host_port,
-                adopts: None,
-            },
-        });
-    }
+    let lacking = missing(state, s, stable, &s.spec.placement, obs, false).0;
+    facts.extend(lacking.into_iter().map(|m| place::fact(s, &last.id, stable, m)));
     facts
 }
 
