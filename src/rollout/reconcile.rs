@@ -374,12 +374,15 @@ fn routes(state: &State, obs: &Observed) -> Vec<Effect> {
     out
 }
 
-/// Whether the change takes traffic from the slot that is not stable.
+/// Whether the change takes traffic back: from the slot that is not stable, or to a revision that is kept for the way
+/// back and stands behind the proxy already. Such a change is in force before it is in the proxy's files.
 fn returning(service: &ServiceState, r: &Route, have: Option<&super::world::RouteReadback>) -> bool {
     let other = service.stable_slot.other();
     let want = r.slots.get(other).weight;
+    let kind = service.active().map(|r| r.kind);
     service.active().is_some_and(|r| r.status == Status::Aborting)
         || have.is_some_and(|h| h.highest(other) > want && want < Bp::FULL)
+        || kind == Some(Kind::Rollback) && have.is_some_and(|h| h.has_endpoints(r))
 }
 
 /// Facts about proxies that were found doing something else than before, for the events.

@@ -217,6 +217,13 @@ impl RouteReadback {
             w.rules == route.rules
                 && Slot::BOTH.iter().all(|&s| w.slots.get(s).weight == route.slots.get(s).weight)
         };
+        self.has_endpoints(route) && self.workers.iter().all(weights)
+    }
+
+    /// Whether every worker that accepts connections has exactly these endpoints, so that nothing but weights and rules
+    /// is left to be changed; `false` when none does.
+    #[must_use]
+    pub fn has_endpoints(&self, route: &Route) -> bool {
         let endpoints = |w: &WorkerRoute| {
             w.stable == route.stable
                 && w.sticky == route.sticky
@@ -230,8 +237,8 @@ impl RouteReadback {
                             .all(|(h, w)| h.instance == w.instance && h.addr == w.addr && h.state == w.state)
                 })
         };
-        self.workers.iter().any(|w| w.current)
-            && self.workers.iter().all(|w| weights(w) && (!w.current || endpoints(w)))
+        let mut current = self.workers.iter().filter(|w| w.current).peekable();
+        current.peek().is_some() && current.all(endpoints)
     }
 }
 
