@@ -16,8 +16,12 @@ use std::path::{Path, PathBuf};
 const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("text", &[], "text stands alone"),
     ("analysis", &[], "arithmetic and nothing else"),
-    ("fleet", &["text"], "fleet is what is declared; it knows nothing of what runs"),
-    ("rollout", &["fleet", "text"], "the core knows only the fleet's model"),
+    ("fleet", &["analysis", "text"], "fleet is what is declared; it knows nothing of what runs"),
+    (
+        "rollout",
+        &["analysis", "fleet", "text"],
+        "the core knows only the fleet's model and what a verdict is",
+    ),
     ("traffic", &["fleet", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("probe", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
     ("engine", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
@@ -31,7 +35,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("tui", &["client", "api", "fleet::names", "text"], "the screen is a client of the API and nothing else"),
     (
         "controller",
-        &["api", "client", "engine", "fleet", "probe", "proxy", "rollout", "text", "traffic"],
+        &["analysis", "api", "client", "engine", "fleet", "probe", "proxy", "rollout", "text", "traffic"],
         "the controller knows no front end",
     ),
     (

@@ -15,6 +15,7 @@
 //! betting form of I. Waudby-Smith and A. Ramdas, "Estimating means of bounded random variables by betting", with an
 //! additive tolerance. Insurance, cap, reserve and hold are this project's own.
 
+mod absolute;
 mod block;
 mod bound;
 mod combine;
@@ -25,6 +26,7 @@ mod rate;
 #[cfg(test)]
 mod tests;
 
+pub use absolute::AbsoluteBound;
 pub use block::{Count, Tick};
 pub use bound::UpperBound;
 pub use combine::Combined;

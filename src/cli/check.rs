@@ -242,6 +242,7 @@ fn gate(gate: &Gate) -> String {
         Gate::HealthyFor(d) => format!("healthy for {d}"),
         Gate::Pause(d) => format!("pause {d}"),
         Gate::Manual => "manual".to_owned(),
+        Gate::Verdict => "a passing verdict".to_owned(),
     }
 }
 

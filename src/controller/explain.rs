@@ -1,7 +1,8 @@
 //! Facts in words, for the events that people read.
 
+use crate::analysis;
 use crate::api::{EventView, Level};
-use crate::fleet::names::InstanceId;
+use crate::fleet::names::{InstanceId, Millis};
 use crate::rollout::fact::{Fact, Record};
 use crate::rollout::state::{HookState, Instance, Kind, Outcome, ServiceState, State};
 use crate::text::Safe;
@@ -33,6 +34,11 @@ pub fn event(before: &State, record: &Record) -> Option<EventView> {
 /// Whether an instance was adopted and must not be stopped.
 fn external(service: Option<&ServiceState>, instance: &InstanceId) -> bool {
     service.and_then(|s| s.instances.get(instance)).is_some_and(Instance::external)
+}
+
+/// `0.2s`
+fn seconds(d: Millis) -> String {
+    format!("{:.1}s", d.0 as f64 / 1000.0)
 }
 
 type Words = (Level, Safe, &'static str, String);
@@ -131,6 +137,30 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             Some((Level::Warn, ours(), "frozen", format!("{name}: nothing risky is done: {reason}")))
         }
         Fact::Thawed { .. } => info("thawed", format!("{name}: goes on")),
+        Fact::VerdictReached { phase, verdict, detail, .. } => {
+            let share =
+                rollout.and_then(|r| r.plan.phases.get(*phase)).map(|p| p.name.clone()).unwrap_or_default();
+            let level = match verdict {
+                analysis::State::Fail => Level::Error,
+                analysis::State::Hold => Level::Warn,
+                analysis::State::Pass | analysis::State::Wait => Level::Info,
+            };
+            let dry = service.and_then(|s| s.spec.analysis).is_some_and(|a| a.dry_run);
+            let dry = if dry { " (dry run: nothing is done about it)" } else { "" };
+            Some((level, ours(), "verdict", format!("{name}: verdict {verdict} at {share}: {detail}{dry}")))
+        }
+        Fact::MadeSafe { since_bad, since_abort, .. } => {
+            let bad = since_bad.map(|d| format!(", {} after its first bad answer", seconds(d)));
+            info(
+                "made_safe",
+                format!(
+                    "{name}: {} gets nothing any more: read back {} after the decision{}",
+                    candidate(),
+                    seconds(*since_abort),
+                    bad.unwrap_or_default()
+                ),
+            )
+        }
         Fact::AbortRequested { reason, by, .. } => {
             Some((Level::Error, by.clone(), "abort_requested", format!("{name}: abort: {reason}")))
         }

@@ -15,7 +15,7 @@ use crate::rollout::fact::{Fact, Record};
 
 /// Version of the journal's format: it goes up when there is a fact that an older binary does not know. A journal with a
 /// higher one is refused, one with a lower one is read, and is of this format from then on.
-pub const FORMAT: i64 = 2;
+pub const FORMAT: i64 = 3;
 /// Bytes that the write-ahead log is made long at the start.
 pub(super) const LOG_ROOM: u64 = 4 << 20;
 /// SQLite's WAL-reset corruption is fixed from here on.

@@ -69,9 +69,19 @@ impl Numbers {
     #[must_use]
     pub fn counted(&self, service: &str, revision: &RevisionId) -> Option<Counters> {
         let (mark, (_, now)) = (self.marks.get(service)?, self.samples.back()?);
-        let prefix = format!("{service}-{revision}-");
-        let ids: Vec<&InstanceId> = now.keys().filter(|id| id.as_str().starts_with(&prefix)).collect();
-        Some(sum(now, &ids).since(&sum(mark, &ids)))
+        Some(of_revision(now, service, revision.as_str()).since(&of_revision(
+            mark,
+            service,
+            revision.as_str(),
+        )))
+    }
+
+    /// Everything that was ever counted for a revision's instances, also those that are gone; `None` while nobody
+    /// counts.
+    #[must_use]
+    pub fn totals(&self, service: &str, revision: &RevisionId) -> Option<Counters> {
+        let (_, now) = self.samples.back()?;
+        Some(of_revision(now, service, revision.as_str()))
     }
 
     /// The service's shares are others from `now` on.
@@ -110,9 +120,7 @@ impl Numbers {
         };
         // Instances that are gone by now count as well.
         let measured = |(revision, version): (&str, &str)| {
-            let prefix = format!("{service}-{revision}-");
-            let ids: Vec<&InstanceId> = until.keys().filter(|id| id.as_str().starts_with(&prefix)).collect();
-            let did = sum(until, &ids).since(&sum(&c.from, &ids));
+            let did = of_revision(until, service, revision).since(&of_revision(&c.from, service, revision));
             // A request that failed here and was tried elsewhere is counted where it ended.
             let requests = did.requests + did.retries;
             MeasuredView {
@@ -176,6 +184,13 @@ impl Numbers {
         let seconds = last.0.since(first.0).0 as f64 / 1000.0;
         (seconds > 0.0).then(|| (sum(&last.1, instances).since(&sum(&first.1, instances)), seconds))
     }
+}
+
+/// The instances of a revision are told by their names: those that are gone count as well.
+fn of_revision(of: &PerInstance, service: &str, revision: &str) -> Counters {
+    let prefix = format!("{service}-{revision}-");
+    let ids: Vec<&InstanceId> = of.keys().filter(|id| id.as_str().starts_with(&prefix)).collect();
+    sum(of, &ids)
 }
 
 fn sum(of: &PerInstance, instances: &[&InstanceId]) -> Counters {

@@ -84,6 +84,7 @@ pub(super) const SERVICE: Keys = Keys {
         "drain",
         "strategy",
         "hooks",
+        "analysis",
     ],
 };
 
@@ -111,9 +112,15 @@ pub(super) const HOOK: Keys = Keys {
     keys: &["run", "timeout", "idempotent", "irreversible"],
 };
 
+pub(super) const ANALYSIS: Keys = Keys {
+    header: "[services.NAME.analysis]",
+    schema: "/$defs/analysis/properties",
+    keys: &["tolerance", "alpha", "max_errors", "latency", "soak", "inconclusive_after", "dry_run"],
+};
+
 /// Every kind of table.
 pub fn all() -> impl Iterator<Item = &'static Keys> {
-    const FIXED: &[Keys] = &[TOP, HOST, HAPROXY, EDGE, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, RULE];
+    const FIXED: &[Keys] = &[TOP, HOST, HAPROXY, EDGE, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, RULE];
     FIXED.iter().chain(strategy::KINDS.iter().flat_map(|k| k.tables.iter()))
 }
 

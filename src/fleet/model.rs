@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, Version};
+use crate::analysis::Rate;
 
 /// Everything declared in one `fleet.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -189,6 +190,9 @@ pub struct Service {
     /// What runs once around a release.
     #[serde(default)]
     pub hooks: Hooks,
+    /// How a release is judged by what its requests come to; `None` when nobody judges it.
+    #[serde(default)]
+    pub analysis: Option<Analysis>,
     /// Steps must be reached within this time of progress; does not run while paused.
     pub progress_deadline: Millis,
     /// How long the old revision is kept running after promotion, for a rollback that is one weight change.
@@ -399,6 +403,25 @@ pub struct Hook {
     pub irreversible: bool,
 }
 
+/// How a release is judged by what its requests come to: candidate against stable, over the same seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Analysis {
+    /// How much higher the candidate's rate of failed requests may be than stable's, as a difference of the two.
+    pub tolerance: Rate,
+    /// The chance of ever taking a candidate back that is within the tolerance, over the whole rollout.
+    pub alpha: Rate,
+    /// The most of the candidate's requests that may fail, whatever stable does.
+    pub max_errors: Option<Rate>,
+    /// Whether slower answers count as well, where the proxies tell how long answers take.
+    pub latency: bool,
+    /// The least time at each share before it can have passed.
+    pub soak: Millis,
+    /// After this time at a share without a verdict the rollout pauses.
+    pub inconclusive_after: Millis,
+    /// It only says what it would do.
+    pub dry_run: bool,
+}
+
 /// What must hold before a rollout goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type", content = "ms")]
@@ -409,4 +432,6 @@ pub enum Gate {
     Pause(Millis),
     /// An operator has promoted.
     Manual,
+    /// The analysis has passed the candidate at the share of this phase.
+    Verdict,
 }

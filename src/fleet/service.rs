@@ -1,5 +1,6 @@
 //! `[services.NAME]`: reads one service and what hangs below it.
 
+mod analysis;
 mod env;
 mod hooks;
 mod placement;
@@ -99,6 +100,7 @@ fn read(
         versions
     });
     let hooks = hooks::read(ctx, section, is_process);
+    let analysis = analysis::read(ctx, section, around.proxied);
     let progress_deadline = duration(ctx, section, "progress_deadline", Millis::secs(1), Millis::secs(600));
     let keep = duration(ctx, section, "keep", Millis(0), Millis::secs(300));
     let restore = restore(ctx, section);
@@ -123,6 +125,7 @@ fn read(
         drain,
         strategy: strategy.unwrap_or_else(strategy::default),
         hooks,
+        analysis,
         progress_deadline,
         keep,
         restore,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::Plan;
 use super::state::{HookKind, HookState, Kind, Outcome, Revision};
 use super::world::{Slot, Slots};
+use crate::analysis;
 use crate::fleet::model::{Fleet, Service};
 use crate::fleet::names::{Bp, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName};
 use crate::text::Safe;
@@ -249,6 +250,31 @@ pub enum Fact {
         /// Of this rollout.
         rollout: RolloutId,
     },
+    /// The analysis came to a verdict, or found stable itself failing.
+    VerdictReached {
+        /// Of this service.
+        service: ServiceName,
+        /// Of this rollout.
+        rollout: RolloutId,
+        /// In this phase, from 0.
+        phase: usize,
+        /// What it says.
+        verdict: analysis::State,
+        /// Its numbers.
+        detail: Safe,
+    },
+    /// The candidate gets nothing any more: weight 0 was read back from every proxy that can be reached.
+    MadeSafe {
+        /// Of this service.
+        service: ServiceName,
+        /// Of this rollout.
+        rollout: RolloutId,
+        /// From the first bad answer of the candidate that was counted, to the second in which it was; `None` when none
+        /// was.
+        since_bad: Option<Millis>,
+        /// From the decision to go back.
+        since_abort: Millis,
+    },
     /// All traffic goes back to stable, then the candidate goes.
     AbortRequested {
         /// Of this service.
@@ -490,6 +516,8 @@ impl Fact {
             | Self::Resumed { service, .. }
             | Self::Frozen { service, .. }
             | Self::Thawed { service, .. }
+            | Self::VerdictReached { service, .. }
+            | Self::MadeSafe { service, .. }
             | Self::AbortRequested { service, .. }
             | Self::AbortForced { service, .. }
             | Self::HostHeld { service, .. }

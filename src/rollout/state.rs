@@ -9,6 +9,7 @@ use super::fact::{By, Fact, Record};
 pub use super::hook::{HookKind, HookRun, HookState};
 use super::plan::{Phase, Plan};
 use super::world::{Restart, Slot, Slots};
+use crate::analysis;
 use crate::fleet::model::{Fleet, Service};
 use crate::fleet::names::{Bp, HostName, InstanceId, Millis, RevisionId, RolloutId, ServiceName, Version};
 use crate::text::Safe;
@@ -231,6 +232,12 @@ pub struct Rollout {
     pub downtimes: Vec<(InstanceId, Millis)>,
     /// What was run around it, in order.
     pub hooks: Vec<HookRun>,
+    /// What the analysis said last that was no waiting, and in which phase.
+    pub verdict: Option<(usize, analysis::State)>,
+    /// Somebody was told that the candidate fails, and goes on with it: it is not taken back for that any more.
+    pub overruled: bool,
+    /// How long it took, from its first bad answer and from the decision, until the candidate got nothing any more.
+    pub made_safe: Option<(Option<Millis>, Millis)>,
     /// When the abort was asked for.
     pub abort_at: Millis,
     /// The operator wants everything on stable, whatever it can carry.
@@ -256,6 +263,13 @@ impl Rollout {
     #[must_use]
     pub fn phase(&self) -> Option<&Phase> {
         self.plan.phases.get(self.phase)
+    }
+
+    /// Somebody goes on. After a verdict that only paused it, because something irreversible was done or stable itself
+    /// failed, that is their answer to the verdict.
+    fn overrule(&mut self) {
+        let failed = self.verdict.is_some_and(|(_, said)| said == analysis::State::Fail);
+        self.overruled |= failed && self.status == Status::Paused;
     }
 
     /// Whether there is no phase after this one.
@@ -415,6 +429,9 @@ impl ServiceState {
                     held: BTreeSet::new(),
                     downtimes: Vec::new(),
                     hooks: Vec::new(),
+                    verdict: None,
+                    overruled: false,
+                    made_safe: None,
                     abort_at: at,
                     forced: false,
                     by: by.clone(),
@@ -555,6 +572,7 @@ impl ServiceState {
                 r.progress_at = at;
             }
             Fact::GatesOpened { .. } => {
+                r.overrule();
                 r.gates_opened = true;
                 r.status = Status::Running;
                 r.reason = Safe::default();
@@ -567,6 +585,7 @@ impl ServiceState {
                 self.decision += 1;
             }
             Fact::Resumed { .. } => {
+                r.overrule();
                 r.status = Status::Running;
                 r.reason = Safe::default();
                 r.progress_at = at;
@@ -624,6 +643,8 @@ impl ServiceState {
                 r.abort_at = at;
                 self.decision += 1;
             }
+            Fact::VerdictReached { phase, verdict, .. } => r.verdict = Some((*phase, *verdict)),
+            Fact::MadeSafe { since_bad, since_abort, .. } => r.made_safe = Some((*since_bad, *since_abort)),
             Fact::AbortForced { .. } => {
                 r.forced = true;
                 self.decision += 1;

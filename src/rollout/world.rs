@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::analysis;
 use crate::fleet::model::{Address, HealthCheck, Rule, Run};
 use crate::fleet::names::{
     Bp, FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version,
@@ -367,11 +368,32 @@ pub struct Observed {
     /// What tags and env files mean now, per revision.
     #[serde(default)]
     pub means: BTreeMap<RevisionId, Means>,
+    /// What the analysis of each service's rollout says; missing where nobody judges, and before anything was counted.
+    #[serde(default)]
+    pub verdicts: BTreeMap<ServiceName, Verdict>,
     /// Hooks that were begun since this controller started: of others, begun before, nobody knows whether they ran.
     #[serde(default)]
     pub begun: BTreeSet<InstanceId>,
     /// Effects that failed last time, by lane and subject: how often in a row, and the last error.
     pub failures: BTreeMap<String, Failure>,
+}
+
+/// What the analysis of a rollout says now, with its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Of which rollout.
+    pub rollout: RolloutId,
+    /// The phase whose share the evidence for a pass was gathered at.
+    pub phase: usize,
+    /// What it says.
+    pub state: analysis::State,
+    /// Since when stable itself fails (controller time).
+    pub stable_fails: Option<Millis>,
+    /// The end of the last moment in which no request of the candidate had failed yet (controller time); `None` while
+    /// none has.
+    pub first_bad: Option<Millis>,
+    /// The numbers in words: `12 of 240 failed; stable 3 of 9,120; 99.7% sure that it is worse`.
+    pub words: Safe,
 }
 
 /// What a revision's tag and env file mean now.

@@ -104,6 +104,12 @@ impl Histogram {
         None
     }
 
+    /// Responses that took longer than `us` microseconds: those in buckets above its own.
+    #[must_use]
+    pub fn above(&self, us: u64) -> u64 {
+        self.buckets.iter().skip(bucket(us) + 1).sum()
+    }
+
     /// Adds `other` to `self`.
     pub fn add(&mut self, other: &Self) {
         if self.buckets.len() < other.buckets.len() {
@@ -144,6 +150,9 @@ mod tests {
             assert!(got >= want && got <= want * 1.2, "{q}: {got} for {want}");
         }
         assert_eq!(Histogram::default().quantile_us(0.5), None);
+        let slow = h.above(500_000);
+        assert!((400..=500).contains(&slow), "about half, never one that is not: {slow}");
+        assert_eq!((h.above(0), h.above(u64::MAX)), (1000, 0));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the world as it is means for a rollout: the next facts, or none when there is nothing to decide.
 
 use super::waiting::{closed_gates, owed, settled, waiting};
-use super::{OURSELVES, hooks, life, place, steer, verb};
+use super::{OURSELVES, hooks, judge, life, place, steer, verb};
 use crate::fleet::names::{Bp, Millis};
 use crate::rollout::capacity::{known_bad, wanted_weights};
 use crate::rollout::fact::{By, Fact};
@@ -184,6 +184,11 @@ fn aborting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
     // Traffic first, everything else after it was read back.
     let slot = service.slot_of(&r.to);
     if slot.is_none_or(|s| life::weightless(service, s, obs, now)) {
+        if slot.is_some()
+            && let Some(safe) = judge::made_safe(service, r, obs, now)
+        {
+            return vec![safe];
+        }
         let discard = r.kind != Kind::Rollback;
         let leaving: Vec<Fact> = candidates.iter().filter_map(|i| leave(service, i, discard)).collect();
         if !leaving.is_empty() {
@@ -252,6 +257,9 @@ fn going_up(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
     if let Some(ended) = hooks::ended(service, r, obs, now) {
         return ended;
     }
+    if let Some(said) = judge::news(service, r, obs) {
+        return vec![said];
+    }
     if let Some(reason) = failure(state, service, r, obs, now) {
         return vec![if hooks::irreversible(service, r) {
             if r.status == Status::Paused {
@@ -261,7 +269,7 @@ fn going_up(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
                 "{reason}; something irreversible was done, so nothing goes back by itself: abort or resume"
             ));
             Fact::Paused { service: name, rollout, reason, by: OURSELVES.into() }
-        } else if stable_fails_too(service, obs) {
+        } else if stable_fails_too(service, r, obs) {
             let reason =
                 Safe::new(&format!("{reason}; stable is failing as well, so nothing is sent back to it"));
             if r.status == Status::Paused {
@@ -277,6 +285,9 @@ fn going_up(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
         (Some(_), None) => return vec![Fact::Thawed { service: name, rollout }],
         (Some(_), Some(_)) => return Vec::new(),
         (None, None) => {}
+    }
+    if let Some(pause) = judge::pauses(service, r, obs, now) {
+        return vec![pause];
     }
     let paused = r.status == Status::Paused;
     // A held host goes back whatever else stands still.
@@ -326,6 +337,9 @@ fn going_up(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
 
 /// Why the candidate has failed, if it has.
 fn failure(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, now: Millis) -> Option<Safe> {
+    if let Some(reason) = judge::failed(service, r, obs) {
+        return Some(reason);
+    }
     for i in service.of(&r.to).filter(|i| !r.held.contains(&i.host)) {
         let host = obs.hosts.get(&i.host).filter(|h| h.reachable);
         if i.stage == Stage::Started
@@ -394,7 +408,10 @@ pub fn start_key(i: &Instance) -> String {
     format!("start:{}", i.id)
 }
 
-fn stable_fails_too(service: &ServiceState, obs: &Observed) -> bool {
+fn stable_fails_too(service: &ServiceState, r: &Rollout, obs: &Observed) -> bool {
+    if judge::stable_fails(service, r, obs) {
+        return true;
+    }
     let Some(stable) = &service.stable else { return false };
     let mut any = false;
     let all_bad = service.of(stable).filter(|i| i.stage == Stage::Started).all(|i| {

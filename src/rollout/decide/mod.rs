@@ -2,6 +2,7 @@
 
 mod advance;
 mod hooks;
+mod judge;
 mod life;
 mod place;
 mod refusal;
@@ -14,6 +15,7 @@ pub use hooks::{
     declared as hook_declared, irreversible, passed as hook_passed, running as hook_running,
     start_key as hook_key,
 };
+pub use judge::{judged, verdict};
 pub use life::drained;
 pub use refusal::{ErrorCode, Refusal, VerbKind};
 pub use steer::empty_places;

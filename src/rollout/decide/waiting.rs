@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::hooks;
 use super::place::missing;
+use super::{hooks, judge};
 use crate::fleet::model::Gate;
 use crate::fleet::names::{HostName, InstanceId, Millis};
 use crate::rollout::capacity::{Trust, healthy, serves};
@@ -137,7 +137,10 @@ pub fn waiting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observe
         && let Some(at) = r.settled_at
         && !r.gates_opened
     {
-        out.extend(closed_gates(service, r, obs, at, now).into_iter().map(|g| Safe::new(&gate_text(g))));
+        out.extend(closed_gates(service, r, obs, at, now).into_iter().map(|g| match g {
+            Gate::Verdict => Safe::new(&judge::waiting_text(service, r, obs)),
+            _ => Safe::new(&gate_text(g)),
+        }));
     }
     out
 }
@@ -149,6 +152,7 @@ pub fn gate_text(gate: Gate) -> String {
         Gate::HealthyFor(d) => format!("healthy for {d}"),
         Gate::Pause(d) => format!("pause {d}"),
         Gate::Manual => "promote".to_owned(),
+        Gate::Verdict => "a passing verdict".to_owned(),
     }
 }
 
@@ -162,6 +166,7 @@ pub(super) fn closed_gates(
     let Some(phase) = r.phase() else { return Vec::new() };
     let open = |gate: &Gate| match gate {
         Gate::Manual => false,
+        Gate::Verdict => judge::passed(service, r, obs, settled_at, now),
         Gate::Pause(d) => now.since(settled_at) >= *d,
         Gate::HealthyFor(d) => service.of(&r.to).filter(|i| i.stage == Stage::Started).all(|i| {
             // What passed while something was out of reach was not watched: never healthy by silence.
@@ -180,6 +185,7 @@ pub fn gate_left(service: &ServiceState, r: &Rollout, obs: &Observed, now: Milli
         .into_iter()
         .filter_map(|g| match g {
             Gate::Manual => None,
+            Gate::Verdict => judge::soak_left(service, r, settled_at, now),
             Gate::Pause(d) => Some(settled_at.plus(d).since(now)),
             Gate::HealthyFor(d) => Some(settled_at.max(r.thawed_at).plus(d).since(now)),
         })

@@ -2,7 +2,7 @@
 //! weight change from any phase.
 
 use super::{Phase, Plan, needed, spread};
-use crate::fleet::model::{Rule, Service, Step};
+use crate::fleet::model::{Gate, Rule, Service, Step};
 use crate::fleet::names::Bp;
 
 /// `start` (healthy, no traffic), one phase per step, then 100 %.
@@ -27,7 +27,10 @@ pub(super) fn plan(service: &Service, steps: &[Step], sticky: bool, tester: Opti
     let first = sizes.first().copied().unwrap_or(replicas);
     let mut phases = vec![phase("start".to_owned(), Bp::ZERO, first, Vec::new())];
     let steps = steps.iter().zip(sizes);
-    phases.extend(steps.map(|(s, size)| phase(s.weight.human(), s.weight, size, s.gates.clone())));
+    // Beside each other both versions can be judged; at 100 % there is nothing to compare with.
+    let judged = service.analysis.is_some_and(|a| !a.dry_run);
+    let gates = |s: &Step| s.gates.iter().copied().chain(judged.then_some(Gate::Verdict)).collect();
+    phases.extend(steps.map(|(s, size)| phase(s.weight.human(), s.weight, size, gates(s))));
     phases.push(phase(Bp::FULL.human(), Bp::FULL, replicas, Vec::new()));
     Plan { phases, sticky, rules: tester.cloned().into_iter().collect(), ..Plan::default() }
 }

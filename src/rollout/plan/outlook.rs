@@ -18,6 +18,8 @@ pub struct Outlook {
     pub at_least: Millis,
     /// Names of the phases that wait for somebody to promote.
     pub by_hand: Vec<String>,
+    /// Names of the phases that wait until the analysis has passed them, and after which time they pause without that.
+    pub judged: Option<(Vec<String>, Millis)>,
     /// What it cannot promise, in words; empty when there is nothing to say.
     pub not_promised: Vec<String>,
     /// How to go back on it.
@@ -74,10 +76,12 @@ pub fn outlook(service: &Service, plan: &Plan, has_stable: bool) -> Outlook {
         most = most.max(step.most);
         at_least = at_least
             .plus(Millis(probes.saturating_mul(u64::from(step.rounds))))
-            .plus(phase.gates.iter().filter_map(timed).max().unwrap_or_default());
+            .plus(phase.gates.iter().filter_map(|g| timed(service, g)).max().unwrap_or_default());
         (stable, candidate) = next;
     }
     let by_hand = plan.phases.iter().filter(|p| p.gates.contains(&Gate::Manual)).map(|p| p.name.clone());
+    let judged: Vec<String> =
+        plan.phases.iter().filter(|p| p.gates.contains(&Gate::Verdict)).map(|p| p.name.clone()).collect();
     let lowest = has_stable.then_some(lowest);
     let way_back = way_back(service, plan, has_stable);
     Outlook {
@@ -86,6 +90,7 @@ pub fn outlook(service: &Service, plan: &Plan, has_stable: bool) -> Outlook {
         extra: most.saturating_sub(replicas),
         at_least,
         by_hand: by_hand.collect(),
+        judged: service.analysis.filter(|_| !judged.is_empty()).map(|a| (judged, a.inconclusive_after)),
         not_promised: not_promised(service, plan, lowest, way_back),
         way_back,
     }
@@ -107,9 +112,18 @@ impl Outlook {
             Millis(0) => "as long as its instances need to become healthy".to_owned(),
             d => format!("at least {d}"),
         };
+        let time = match &self.judged {
+            Some((phases, most)) => {
+                format!(
+                    "{time}, and until the analysis has passed {} (each pauses after {most})",
+                    list(phases)
+                )
+            }
+            None => time,
+        };
         match self.by_hand.as_slice() {
             [] => time,
-            phases => format!("{time}, and until promoted at {}", phases.join(" and ")),
+            phases => format!("{time}, and until promoted at {}", list(phases)),
         }
     }
 }
@@ -130,14 +144,24 @@ impl WayBack {
     }
 }
 
+/// `5%, 25% and 50%`.
+fn list(names: &[String]) -> String {
+    match names.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} and {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
 /// `1 instance`, `4 instances`.
 fn instances(n: u32) -> String {
     if n == 1 { "1 instance".to_owned() } else { format!("{n} instances") }
 }
 
-fn timed(gate: &Gate) -> Option<Millis> {
+fn timed(service: &Service, gate: &Gate) -> Option<Millis> {
     match gate {
         Gate::HealthyFor(d) | Gate::Pause(d) => Some(*d),
+        Gate::Verdict => service.analysis.map(|a| a.soak),
         Gate::Manual => None,
     }
 }
