@@ -65,6 +65,7 @@ fn fleet(instances: usize) -> Fleet {
                 tester: None,
             },
             hooks: Hooks::default(),
+            analysis: None,
             progress_deadline: Millis::secs(600),
             keep: Millis::secs(60),
             restore: false,

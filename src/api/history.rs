@@ -41,6 +41,10 @@ pub struct Past {
     pub status: RolloutStatus,
     /// Why; may be empty.
     pub reason: Safe,
+    /// When it was taken back: how long it took until the candidate got nothing any more, read back from every proxy.
+    /// From its first bad answer that was counted (to the second), or from the decision when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub safe_after_ms: Option<u64>,
 }
 
 /// One rollout in full.
@@ -91,8 +95,8 @@ pub struct PastAct {
     pub at_ms: u64,
     /// Who: an operator's name or `pilothouse`.
     pub by: Safe,
-    /// A machine-readable word: `deploy`, `promote`, `promote_full`, `pause`, `resume`, `freeze`, `thaw`, `abort`,
-    /// `abort_forced`, `hold`, `lift`.
+    /// A machine-readable word: `deploy`, `promote`, `promote_full`, `pause`, `resume`, `freeze`, `thaw`, `verdict`,
+    /// `abort`, `abort_forced`, `safe`, `hold`, `lift`.
     pub what: Safe,
     /// More, in words; may be empty.
     pub text: Safe,

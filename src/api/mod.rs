@@ -265,12 +265,41 @@ pub struct RolloutView {
     /// the controller was started after it ended.
     #[serde(default)]
     pub comparison: Option<ComparisonView>,
+    /// What the analysis says of it; `None` when nobody judges it, and before anything was counted.
+    #[serde(default)]
+    pub verdict: Option<VerdictView>,
     /// Hooks that were begun, in order.
     #[serde(default)]
     pub hooks: Vec<HookView>,
     /// Something that cannot be undone was begun: failures pause, nothing goes back by itself.
     #[serde(default)]
     pub irreversible: bool,
+}
+
+/// What the analysis of a rollout says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerdictView {
+    /// `wait`: inconclusive so far; `pass`; `fail`; `hold`: stable itself fails, nothing is decided.
+    pub state: Safe,
+    /// Its numbers, in words.
+    pub words: Safe,
+    /// Nothing is done about it.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl VerdictView {
+    /// In one line: `verdict: fail: 12 of 240 requests failed, …`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let state = match self.state.as_str() {
+            "wait" => "no verdict yet",
+            "hold" => "on hold",
+            other => other,
+        };
+        let dry = if self.dry_run { " (dry run)" } else { "" };
+        format!("verdict{dry}: {state}: {}", self.words)
+    }
 }
 
 /// A place whose instance has left while its successor does not serve yet.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DowntimeView, HealthView, Role, RolloutStatus, Snapshot};
+use super::{DowntimeView, HealthView, Role, RolloutStatus, Snapshot, VerdictView};
 use crate::text::Safe;
 
 /// The whole fleet.
@@ -59,6 +59,9 @@ pub struct StatusRollout {
     pub decision: u64,
     /// Where it is.
     pub phase: StatusPhase,
+    /// What the analysis says of it; left out when nobody judges it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<VerdictView>,
     /// Hosts that were rolled back alone; left out when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Safe>,
@@ -160,6 +163,7 @@ pub fn status(s: &Snapshot) -> Status {
                 count: r.phases.len(),
                 name: r.phases.get(r.phase).map(|p| p.name.clone()).unwrap_or_default(),
             },
+            verdict: r.verdict.clone(),
             held: r.held.clone(),
             downtimes: r.downtimes.clone(),
         });

@@ -122,7 +122,8 @@ fn list(h: &History, clock: &Clock) -> String {
         let at = clock.format(p.started_ms, "%F %R");
         let reason = if p.reason.is_empty() { String::new() } else { format!(": {}", p.reason) };
         let label = left(p.id.as_str(), &at, &took, p.status.as_str());
-        out.push_str(&labelled(&label, &format!("{}, by {}{reason}", what(p), p.by)));
+        let safe = p.safe_after_ms.map(|ms| format!("; safe after {}", Millis(ms))).unwrap_or_default();
+        out.push_str(&labelled(&label, &format!("{}, by {}{reason}{safe}", what(p), p.by)));
     }
     if h.more {
         out.push_str("there are older ones: --limit N, or the name of a service\n");
@@ -255,6 +256,7 @@ mod tests {
             ended_ms: Some(START + 750_400),
             status: RolloutStatus::Aborted,
             reason: reason.into(),
+            safe_after_ms: None,
         }
     }
 

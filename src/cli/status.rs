@@ -108,6 +108,9 @@ fn news(s: &Snapshot) -> Vec<String> {
             let verdict = r.comparison.iter().map(crate::api::ComparisonView::verdict);
             let lines = special::notable(service, r).into_iter().chain(verdict);
             out.extend(lines.map(|line| format!("{}: {line}", service.name)));
+            // Its numbers change every second; what it comes to does not.
+            let said = r.verdict.as_ref().filter(|v| v.state.as_str() != "wait");
+            out.extend(said.map(|v| format!("{}: verdict {}", service.name, v.state)));
         }
         out.extend(service.drift.iter().map(|d| format!("{} drift: {d}", service.name)));
     }
@@ -205,6 +208,9 @@ fn text(s: &Snapshot) -> String {
             }
             for line in special::notable(service, r) {
                 let _ = writeln!(out, "  {line}");
+            }
+            if let Some(v) = &r.verdict {
+                let _ = writeln!(out, "  {}", v.line());
             }
             for line in special::comparison(r) {
                 let _ = writeln!(out, "  {line}");

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::{AbortHandle, JoinHandle};
 
+use super::analyst::Analyst;
 use super::clock::Clock;
 use super::explain;
 use super::hands::{Hands, Target, TargetKey, backoff};
@@ -65,6 +66,7 @@ pub struct Helm {
     probes: HashMap<InstanceId, (TargetKey, JoinHandle<()>)>,
     following: HashMap<InstanceId, JoinHandle<()>>,
     numbers: Numbers,
+    analyst: Analyst,
     usage: BTreeMap<InstanceId, Usage>,
     versions: BTreeMap<ServiceName, Vec<Version>>,
     watchers: Vec<Safe>,
@@ -87,6 +89,8 @@ pub struct Parts {
     pub records: Vec<Record>,
     /// Keeps the lock's file and the journal's in order.
     pub keeper: Keeper,
+    /// Judges rollouts.
+    pub analyst: Analyst,
     /// Room for an abort.
     pub reserve: Reserve,
     /// Controller time.
@@ -129,6 +133,7 @@ impl Helm {
             probes: HashMap::new(),
             following: HashMap::new(),
             numbers: Numbers::default(),
+            analyst: parts.analyst,
             usage: BTreeMap::new(),
             versions: BTreeMap::new(),
             watchers: Vec::new(),
@@ -322,7 +327,12 @@ impl Helm {
                 }
                 self.propose(facts);
             }
-            Input::Counters { proxy, counters } => self.numbers.take(now, &proxy, counters),
+            Input::Counters { proxy, counters } => {
+                self.numbers.take(now, &proxy, counters);
+                if let Some(verdicts) = self.analyst.look(&self.state, &self.numbers, now) {
+                    self.obs.verdicts = verdicts;
+                }
+            }
             Input::Done { effect, result } => self.done(&effect, result),
             Input::Probed { target, health, view } => {
                 if self.probes.get(&target.0).is_some_and(|(key, _)| *key == target) {

@@ -30,7 +30,7 @@ const READERS: usize = 2;
 const NAME: &str = "substr(body, 10, instr(substr(body, 10, 40), '\"') - 1)";
 /// The facts that rollouts are told from.
 const NAMES: &str = "('rollout_started', 'phase_entered', 'phase_settled', 'gates_opened', 'paused', 'resumed', \
-     'frozen', 'thawed', 'abort_requested', 'abort_forced', 'host_held', 'hold_lifted', 'instance_replaced', \
+     'frozen', 'thawed', 'verdict_reached', 'made_safe', 'abort_requested', 'abort_forced', 'host_held', 'hold_lifted', 'instance_replaced', \
      'promoted', 'rollout_ended', 'rollout_counted')";
 
 /// Why nothing could be read.
@@ -102,6 +102,16 @@ enum Seen {
     },
     Thawed {
         rollout: RolloutId,
+    },
+    VerdictReached {
+        rollout: RolloutId,
+        verdict: crate::analysis::State,
+        detail: Safe,
+    },
+    MadeSafe {
+        rollout: RolloutId,
+        since_bad: Option<Millis>,
+        since_abort: Millis,
     },
     AbortRequested {
         rollout: RolloutId,
@@ -314,6 +324,8 @@ impl Seen {
             | Self::Resumed { rollout, .. }
             | Self::Frozen { rollout, .. }
             | Self::Thawed { rollout }
+            | Self::VerdictReached { rollout, .. }
+            | Self::MadeSafe { rollout, .. }
             | Self::AbortRequested { rollout, .. }
             | Self::AbortForced { rollout, .. }
             | Self::HostHeld { rollout, .. }
@@ -436,6 +448,16 @@ impl One {
             Seen::Thawed { .. } => {
                 self.frozen = None;
                 self.act(at_ms, ours(), "thaw", Safe::default());
+            }
+            Seen::VerdictReached { verdict, detail, .. } => {
+                self.act(at_ms, ours(), "verdict", Safe::new(&format!("{verdict}: {detail}")));
+            }
+            Seen::MadeSafe { since_bad, since_abort, .. } => {
+                self.story.past.safe_after_ms = Some(since_bad.unwrap_or(since_abort).0);
+                let bad = since_bad.map(|d| format!(", {d} after its first bad answer")).unwrap_or_default();
+                let text =
+                    format!("the candidate got nothing any more {since_abort} after the decision{bad}");
+                self.act(at_ms, ours(), "safe", Safe::new(&text));
             }
             Seen::AbortRequested { reason, by, .. } => {
                 self.stands(RolloutStatus::Aborting, reason.clone());

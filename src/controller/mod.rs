@@ -6,14 +6,18 @@
 //! | `hands` | carries effects to engines and proxies, watches and probes |
 //! | `journal`, `lock`, `keeper`, `reserve`, `secrets` | what is kept on disk |
 //! | `server`, `peer`, `resolve`, `adopt` | the API |
+//! | `analyst`, `evidence` | what requests say about a candidate |
 //! | `view`, `explain`, `numbers` | what it looks like from outside |
 //! | `crash` | dying on purpose, for the crash harness |
 //! | `start` | a controller in the background, for commands that need one |
 
 mod adopt;
+mod analyst;
 pub mod clock;
 #[doc(hidden)]
 pub mod crash;
+#[doc(hidden)]
+pub mod evidence;
 mod explain;
 mod hands;
 mod helm;
@@ -129,6 +133,7 @@ pub async fn serve(fleet: &Fleet, leave_with: Option<u32>) -> Result<(), ServeEr
     hands.prepare(fleet);
     let listener = server::bind(&place.socket).map_err(system("the API's socket"))?;
     let helm = Helm::new(Parts {
+        analyst: analyst::Analyst::open(&place.dir),
         journal,
         records,
         keeper,

@@ -6,6 +6,7 @@ use super::numbers::{Numbers, share};
 use crate::api::{
     DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceView, PhaseHostView, PhaseView,
     PlanView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView, ServiceView, Snapshot,
+    VerdictView,
 };
 use crate::engine::Usage;
 use crate::fleet::model::{Engine, Fleet, ProxyKind, Rule, RuleBy, Service};
@@ -271,6 +272,11 @@ fn rollout_view(s: &ServiceState, r: &Rollout, from: &Sources<'_>) -> RolloutVie
         started_ms: r.started_wall,
         ended_ms: r.ended_wall,
         owed: r.owed.clone(),
+        verdict: r.active().then(|| decide::verdict(s, r, from.obs)).flatten().map(|v| VerdictView {
+            state: v.state.as_str().into(),
+            words: v.words.clone(),
+            dry_run: s.spec.analysis.is_some_and(|a| a.dry_run),
+        }),
         hooks: r.hooks.iter().map(hook_view).collect(),
         irreversible: decide::irreversible(s, r),
         held: r.held.iter().map(|h| Safe::new(h.as_str())).collect(),

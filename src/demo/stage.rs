@@ -97,6 +97,17 @@ steps = [
         }
     }
 
+    /// Whether its releases are judged by what their requests come to: wider than a service would have it, so that a few
+    /// requests are enough.
+    fn analysis(self) -> &'static str {
+        match self {
+            Self::Screen | Self::Canary => {
+                "\n[services.web.analysis]\ntolerance = \"5%\"\nlatency = false\nsoak = \"5s\"\n"
+            }
+            Self::InPlace | Self::Rolling | Self::BlueGreen | Self::Ab => "",
+        }
+    }
+
     /// Hosts to use, of three, and instances on each.
     fn size(self) -> (usize, u32) {
         match self {
@@ -284,10 +295,11 @@ stop_grace = "5s"
 
 [services.{SERVICE}.strategy]
 {}
-"#,
+{}"#,
         host_ports.0,
         host_ports.1,
-        play.strategy()
+        play.strategy(),
+        play.analysis()
     )
 }
 

@@ -45,6 +45,7 @@ pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: 
         drain: Drain { deadline: Millis::secs(30), stop_grace: Millis::secs(10) },
         strategy,
         hooks: crate::fleet::model::Hooks::default(),
+        analysis: None,
         progress_deadline: Millis::secs(600),
         keep: Millis::secs(60),
         restore: false,

@@ -32,6 +32,22 @@ pub(super) fn harm(service: &ServiceView) -> Option<String> {
     })
 }
 
+/// What the analysis says, or where nobody judges what can be seen, in at most two lines.
+fn verdict(service: &ServiceView, r: &RolloutView, room: usize) -> Option<(Vec<String>, Tone)> {
+    let (text, tone) = match &r.verdict {
+        Some(v) => match v.state.as_str() {
+            "fail" => (format!("! {}", v.line()), Tone::Bad),
+            "hold" => (format!("! {}", v.line()), Tone::Warn),
+            "pass" => (v.line(), Tone::Ok),
+            _ => (v.line(), Tone::Plain),
+        },
+        None => (format!("! {}", harm(service)?), Tone::Bad),
+    };
+    let mut lines = wrap(&text, room);
+    lines.truncate(2);
+    Some((lines, tone))
+}
+
 /// The phase after this one, or what comes at the end.
 pub(super) fn next(r: &RolloutView) -> String {
     match r.phases.get(r.phase + 1) {
@@ -137,7 +153,8 @@ fn under_way(
     let urgent = notes::urgent(model, service, r);
     let compared = notes::comparison(model, r);
     // The sentences may take what the bars, the table and the weights do not need.
-    let fixed = 4 + compared.len() + usize::from(compared.is_empty());
+    let judged = verdict(service, r, room).map_or(1, |(lines, _)| lines.len());
+    let fixed = 3 + judged + compared.len() + usize::from(compared.is_empty());
     let mut spare = usize::from(area.height).saturating_sub(fixed).max(1);
     // What somebody has to do something about comes first where there is not room for both.
     let sentences = urgent.into_iter().chain([(text, tone)]).chain(notes::next(service));
@@ -159,9 +176,11 @@ fn under_way(
         revision_line(theme, service, v, versions, area, row, buf);
         row += 1;
     }
-    if let Some(harm) = harm(service) {
-        Pen::new(buf, theme, area, row).text(&format!("! {harm}"), Tone::Bad);
-        row += 1;
+    if let Some((lines, tone)) = verdict(service, r, room) {
+        for line in lines {
+            Pen::new(buf, theme, area, row).text(&line, tone);
+            row += 1;
+        }
     }
     for (text, tone) in &compared {
         Pen::new(buf, theme, area, row).text(text, *tone);

@@ -1,0 +1,147 @@
+//! Watches what the proxies count for rollouts that are to be judged, and keeps what was seen over a restart: evidence
+//! that began anew would be given its chance of a false alarm once more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::evidence::Evidence;
+use super::numbers::Numbers;
+use crate::fleet::names::{Bp, Millis, RevisionId, ServiceName};
+use crate::rollout::decide;
+use crate::rollout::state::{ServiceState, State, Status};
+use crate::rollout::world::Verdict;
+use crate::traffic::Counters;
+
+/// It looks about once a second, as often as the proxies are asked.
+const LOOK_EVERY: Millis = Millis(900);
+/// What stable did is remembered in steps of this, and for so many of them: five minutes.
+const PAST_EVERY: Millis = Millis::secs(10);
+const PAST: usize = 30;
+
+/// What is known of one service between two looks.
+#[derive(Default)]
+struct Watched {
+    /// Everything that was counted for the revision that serves, now and then.
+    past: VecDeque<(Millis, Counters)>,
+    /// Whose past that is.
+    stable: Option<RevisionId>,
+    /// What stable and the candidate had done when it looked last, while the candidate had a share.
+    last: Option<(Counters, Counters)>,
+}
+
+/// The analyst.
+pub struct Analyst {
+    file: PathBuf,
+    watched: BTreeMap<ServiceName, Watched>,
+    evidence: BTreeMap<ServiceName, Evidence>,
+    looked: Option<Millis>,
+    trouble: Option<String>,
+}
+
+impl Analyst {
+    /// Goes on with what was written down in `dir`.
+    #[must_use]
+    pub fn open(dir: &Path) -> Self {
+        let file = dir.join("evidence.json");
+        let (evidence, trouble) = match std::fs::read(&file) {
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(evidence) => (evidence, None),
+                Err(e) => (BTreeMap::new(), Some(format!("{}: {e}", file.display()))),
+            },
+            Err(e) if e.kind() == io::ErrorKind::NotFound => (BTreeMap::new(), None),
+            Err(e) => (BTreeMap::new(), Some(format!("{}: {e}", file.display()))),
+        };
+        Self { file, watched: BTreeMap::new(), evidence, looked: None, trouble }
+    }
+
+    /// Looks at what was counted by `now`; `None` when it looked just before.
+    pub fn look(
+        &mut self,
+        state: &State,
+        numbers: &Numbers,
+        now: Millis,
+    ) -> Option<BTreeMap<ServiceName, Verdict>> {
+        if self.looked.is_some_and(|at| now.since(at) < LOOK_EVERY) {
+            return None;
+        }
+        self.looked = Some(now);
+        let before = self.evidence.len();
+        for (name, service) in &state.services {
+            if service.spec.analysis.is_some() {
+                self.look_at(name, service, numbers, now);
+            }
+        }
+        let over = |name: &ServiceName, e: &Evidence| {
+            let r = state.services.get(name).and_then(ServiceState::active);
+            r.is_none_or(|r| r.id != e.rollout)
+        };
+        self.evidence.retain(|name, e| !over(name, e));
+        if !self.evidence.is_empty() || before > 0 {
+            self.keep();
+        }
+        Some(self.evidence.iter().map(|(name, e)| (name.clone(), e.verdict())).collect())
+    }
+
+    fn look_at(&mut self, name: &ServiceName, service: &ServiceState, numbers: &Numbers, now: Millis) {
+        let watched = self.watched.entry(name.clone()).or_default();
+        let Some(stable) = &service.stable else { return };
+        let Some(stable_total) = numbers.totals(name.as_str(), stable) else { return };
+        if watched.stable.as_ref() != Some(stable) {
+            *watched = Watched { stable: Some(stable.clone()), ..Watched::default() };
+        }
+        let Some(r) = service.active().filter(|r| decide::judged(service, r).is_some()) else {
+            watched.remember(now, stable_total);
+            return;
+        };
+        let share = *service.weights.get(r.slot);
+        let stands = matches!(r.status, Status::Running | Status::Paused);
+        let both = share > Bp::ZERO && share < Bp::FULL && service.slots.get(r.slot).as_ref() == Some(&r.to);
+        let candidate_total = numbers.totals(name.as_str(), &r.to).unwrap_or_default();
+        let Some(a) = decide::judged(service, r).filter(|_| stands && both) else {
+            watched.last = None;
+            return;
+        };
+        let history = || watched.past.front().map(|(_, then)| stable_total.since(then)).unwrap_or_default();
+        let known = self.evidence.get(name).is_some_and(|e| e.rollout == r.id);
+        if !known {
+            let evidence = Evidence::begin(r.id.clone(), r.phase, &a, &history(), now);
+            self.evidence.insert(name.clone(), evidence);
+        }
+        let Some(evidence) = self.evidence.get_mut(name) else { return };
+        // What was counted between two looks belongs to the share that was in force then.
+        if let Some((stable_then, candidate_then)) = &watched.last {
+            evidence.tick(now, &stable_total.since(stable_then), &candidate_total.since(candidate_then));
+        }
+        evidence.enter(r.phase, &a, now);
+        watched.last = Some((stable_total, candidate_total));
+    }
+
+    /// Writes down what was seen. It need not survive a power cut: a second that was not counted says nothing either way.
+    fn keep(&mut self) {
+        let text = serde_json::to_vec(&self.evidence).map_err(io::Error::other);
+        let temp = self.file.with_extension("json.new");
+        let kept =
+            text.and_then(|t| std::fs::write(&temp, t)).and_then(|()| std::fs::rename(&temp, &self.file));
+        self.trouble = kept.err().map(|e| format!("{}: {e}", self.file.display()));
+    }
+
+    /// What keeps it from remembering, for people.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        let why = self.trouble.as_ref()?;
+        Some(format!("the evidence of rollouts cannot be kept ({why}); after a restart it would begin anew"))
+    }
+}
+
+impl Watched {
+    fn remember(&mut self, now: Millis, total: Counters) {
+        self.last = None;
+        if self.past.back().is_none_or(|(at, _)| now.since(*at) >= PAST_EVERY) {
+            self.past.push_back((now, total));
+            while self.past.len() > PAST {
+                self.past.pop_front();
+            }
+        }
+    }
+}
