@@ -104,7 +104,7 @@ mod tests {
         let after = (1..100).find(|_| bad.tick(Count::new(10, 3))).unwrap();
         assert!((2..=6).contains(&after), "30 % against 5 %, ten a second: {after} s");
         let mut good = AbsoluteBound::new(rate("5%"), rate("1%"));
-        assert!((0..3600).all(|s| !good.tick(Count::new(10, u64::from(s.is_multiple_of(4))))), "2.5 %");
+        assert!((0_u64..3600).all(|s| !good.tick(Count::new(10, u64::from(s.is_multiple_of(4))))), "2.5 %");
         assert!(!AbsoluteBound::new(rate("5%"), rate("1%")).tick(Count::default()));
         // More bad ones than requests, which only a defect could count, are no crash.
         bad.tick(Count::new(1, 5));
