@@ -36,9 +36,9 @@ fn external(service: Option<&ServiceState>, instance: &InstanceId) -> bool {
     service.and_then(|s| s.instances.get(instance)).is_some_and(Instance::external)
 }
 
-/// `0.2s`
-fn seconds(d: Millis) -> String {
-    format!("{:.1}s", d.0 as f64 / 1000.0)
+/// `12 ms`, `4.1s`
+fn time(d: Millis) -> String {
+    if d.0 < 1000 { format!("{} ms", d.0) } else { format!("{:.1}s", d.0 as f64 / 1000.0) }
 }
 
 type Words = (Level, Safe, &'static str, String);
@@ -150,13 +150,13 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             Some((level, ours(), "verdict", format!("{name}: verdict {verdict} at {share}: {detail}{dry}")))
         }
         Fact::MadeSafe { since_bad, since_abort, .. } => {
-            let bad = since_bad.map(|d| format!(", {} after its first bad answer", seconds(d)));
+            let bad = since_bad.map(|d| format!(", {} after its first bad answer", time(d)));
             info(
                 "made_safe",
                 format!(
                     "{name}: {} gets nothing any more: read back {} after the decision{}",
                     candidate(),
-                    seconds(*since_abort),
+                    time(*since_abort),
                     bad.unwrap_or_default()
                 ),
             )

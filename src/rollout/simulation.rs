@@ -521,3 +521,4 @@ mod proxy;
 mod rules;
 mod stories;
 mod strategies;
+mod verdicts;
