@@ -219,7 +219,7 @@ impl Evidence {
                 let evidence = self.whole.log_fail();
                 let sign = match state {
                     State::Wait if evidence >= WORTH_SAYING => {
-                        format!("; {} sure that it is worse", sure(evidence))
+                        format!("; {} sure it is worse", sure(evidence))
                     }
                     _ => String::new(),
                 };
@@ -235,7 +235,7 @@ impl Evidence {
         if let Some(absolute) = absolute.filter(|_| self.whole.state() != State::Fail) {
             let counted = self.metrics.first().map(|m| m.counted).unwrap_or_default();
             return format!(
-                "{} requests failed: {} sure that more than {} do (stable {})",
+                "{} requests failed: {} sure that over {} do (stable {})",
                 of(counted.candidate),
                 sure(absolute.log_evidence()),
                 percent(absolute.bound().fraction()),
@@ -249,7 +249,7 @@ impl Evidence {
             Bad::Slower(us) => format!("answers took longer than {} ms", us / 1000),
         };
         format!(
-            "{} {what}, stable {}: {} sure that it is more than {} points worse",
+            "{} {what}, stable {}: {} sure it is over {} points worse",
             of(candidate),
             of(stable),
             sure(self.whole.log_fail()),

@@ -392,7 +392,7 @@ pub struct Verdict {
     /// The end of the last moment in which no request of the candidate had failed yet (controller time); `None` while
     /// none has.
     pub first_bad: Option<Millis>,
-    /// The numbers in words: `12 of 240 failed; stable 3 of 9,120; 99.7% sure that it is worse`.
+    /// The numbers in words: `12 of 240 requests failed, stable 3 of 9,120: 99.7% sure it is over 0.5 points worse`.
     pub words: Safe,
 }
 

@@ -47,7 +47,7 @@ fn a_candidate_that_fails_a_fifth_is_found_within_seconds_and_the_numbers_are_sa
     assert_eq!(v.first_bad, Some(Millis::secs(103)), "bad from the fourth second on");
     let said = v.words.as_str();
     assert!(said.contains(&format!("{} of {} requests failed, stable 0 of", at - 3, at * 5)), "{said}");
-    assert!(said.contains("more than 0.5 points worse") && said.contains("99"), "{said}");
+    assert!(said.contains("sure it is over 0.5 points worse") && said.contains("99"), "{said}");
     // A failure stays one, whatever comes.
     assert_eq!(until(&mut e, at + 1, State::Wait, |_| (did(95, 0, 2_000), did(5, 0, 2_000))), None);
 }
@@ -118,7 +118,7 @@ fn an_absolute_bound_finds_what_hurts_both() {
     let a = Analysis { tolerance: "40%".parse().unwrap(), ..a };
     let mut e = evidence(&a, &did(3_000, 540, 1));
     assert!(until(&mut e, 1, State::Fail, alike).is_some());
-    assert!(e.verdict().words.as_str().contains("sure that more than 20% do"), "{}", e.verdict().words);
+    assert!(e.verdict().words.as_str().contains("sure that over 20% do"), "{}", e.verdict().words);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! it, and while stable itself fails nobody is sent anywhere.
 
 use super::OURSELVES;
-use super::waiting::{closed_gates, gate_text};
+use super::waiting::closed_gates;
 use crate::analysis;
 use crate::fleet::model::{Analysis, Gate};
 use crate::fleet::names::{Bp, Millis};
@@ -121,12 +121,4 @@ pub(super) fn made_safe(service: &ServiceState, r: &Rollout, obs: &Observed, now
             .map(|at| now.since(at)),
         since_abort: now.since(r.abort_at),
     })
-}
-
-/// What is waited for, with what is known so far.
-pub(super) fn waiting_text(service: &ServiceState, r: &Rollout, obs: &Observed) -> String {
-    match verdict(service, r, obs) {
-        Some(v) if v.phase == r.phase => format!("{} ({})", gate_text(Gate::Verdict), v.words),
-        _ => gate_text(Gate::Verdict),
-    }
 }

@@ -137,10 +137,7 @@ pub fn waiting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observe
         && let Some(at) = r.settled_at
         && !r.gates_opened
     {
-        out.extend(closed_gates(service, r, obs, at, now).into_iter().map(|g| match g {
-            Gate::Verdict => Safe::new(&judge::waiting_text(service, r, obs)),
-            _ => Safe::new(&gate_text(g)),
-        }));
+        out.extend(closed_gates(service, r, obs, at, now).into_iter().map(|g| Safe::new(&gate_text(g))));
     }
     out
 }

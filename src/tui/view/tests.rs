@@ -264,6 +264,34 @@ fn a_failing_candidate_is_said_in_words_and_red_only_when_it_is_clearly_worse() 
 }
 
 #[test]
+fn the_verdict_is_said_with_its_numbers_and_coloured_by_what_it_means() {
+    let with = |state: &str, size| {
+        let mut s = fixture::canary();
+        let web = s.services.iter_mut().find(|x| x.name.as_str() == "web").unwrap();
+        web.rollout.as_mut().unwrap().verdict = Some(crate::api::VerdictView {
+            state: state.into(),
+            words: "12 of 240 requests failed, stable 3 of 9,120: 99.7% sure it is over 0.5 points worse"
+                .into(),
+            dry_run: false,
+        });
+        picture(&mut model(s, size), &COLOUR)
+    };
+    for size in [(80, 24), (200, 50)] {
+        let buf = with("fail", size);
+        assert_eq!(buf[find(&buf, "! verdict: fail: 12 of 240 requests failed")].fg, Color::LightRed);
+        find(&buf, "points worse");
+        find(&buf, "read back");
+    }
+    let buf = with("hold", (80, 24));
+    assert_eq!(buf[find(&buf, "! verdict: on hold: 12 of 240")].fg, Color::Yellow);
+    let buf = with("pass", (80, 24));
+    assert_eq!(buf[find(&buf, "verdict: pass: 12 of 240")].fg, Color::LightGreen);
+    find(&with("wait", (80, 24)), "verdict: no verdict yet: 12 of 240");
+    // Too small for everything: the keys are there.
+    find(&with("fail", (40, 10)), "abort");
+}
+
+#[test]
 fn alarms_are_loud_and_none_is_hidden() {
     let mut s = fixture::canary();
     s.alarms = vec!["the journal cannot be written: disk full".into(), "b".into(), "c".into()];
