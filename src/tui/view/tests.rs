@@ -285,7 +285,7 @@ fn the_verdict_is_said_with_its_numbers_and_coloured_by_what_it_means() {
     let buf = with("hold", (80, 24));
     assert_eq!(buf[find(&buf, "! verdict: on hold: 12 of 240")].fg, Color::Yellow);
     let buf = with("pass", (80, 24));
-    assert_eq!(buf[find(&buf, "verdict: pass: 12 of 240")].fg, Color::LightGreen);
+    assert_eq!(buf[find(&buf, "verdict: pass: 12 of 240")].fg, Color::Green);
     find(&with("wait", (80, 24)), "verdict: no verdict yet: 12 of 240");
     // Too small for everything: the keys are there.
     find(&with("fail", (40, 10)), "abort");
