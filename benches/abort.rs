@@ -161,6 +161,9 @@ impl Running {
                     return Instant::now();
                 }
                 assert!(start.elapsed() < PATIENCE, "weight 0 never came: {text}");
+                // HAProxy's master answers one after the other: a watcher without a pause is in the way of what it
+                // watches. The times are too long by up to this.
+                std::thread::sleep(Duration::from_micros(300));
             }
         });
         is_ready.recv().unwrap();
