@@ -7,17 +7,24 @@ use std::path::{Path, PathBuf};
 
 use super::evidence::Evidence;
 use super::numbers::Numbers;
+use crate::analysis::{Count, Split, divisor};
 use crate::fleet::names::{Bp, Millis, RevisionId, ServiceName};
 use crate::rollout::decide;
 use crate::rollout::state::{ServiceState, State, Status};
 use crate::rollout::world::Verdict;
-use crate::traffic::Counters;
+use crate::traffic::{Counters, Half};
 
 /// It looks about once a second, as often as the proxies are asked.
 const LOOK_EVERY: Millis = Millis(900);
 /// What stable did is remembered in steps of this, and for so many of them: five minutes.
 const PAST_EVERY: Millis = Millis::secs(10);
 const PAST: usize = 30;
+
+/// Whether requests of one client fail together is told from stable's, over an hour in batches of half a minute.
+const BATCH: Millis = Millis::secs(30);
+const BATCHES: usize = 120;
+/// Batches without which that would be a guess.
+const LEAST_BATCHES: usize = 10;
 
 /// What is known of one service between two looks.
 #[derive(Default)]
@@ -26,6 +33,10 @@ struct Watched {
     past: VecDeque<(Millis, Counters)>,
     /// Whose past that is.
     stable: Option<RevisionId>,
+    /// The two halves of its clients, batch by batch.
+    batches: VecDeque<Split>,
+    /// When the batch began that is being counted, and what had been counted then.
+    batch: Option<(Millis, [Half; 2])>,
     /// What stable and the candidate had done when it looked last, while the candidate had a share.
     last: Option<(Counters, Counters)>,
 }
@@ -102,10 +113,12 @@ impl Analyst {
             watched.last = None;
             return;
         };
+        // What is counted while versions change is no batch of one.
+        watched.batch = None;
         let history = || watched.past.front().map(|(_, then)| stable_total.since(then)).unwrap_or_default();
         let known = self.evidence.get(name).is_some_and(|e| e.rollout == r.id);
         if !known {
-            let evidence = Evidence::begin(r.id.clone(), r.phase, &a, &history(), now);
+            let evidence = Evidence::begin(r.id.clone(), r.phase, &a, &history(), watched.divisor(), now);
             self.evidence.insert(name.clone(), evidence);
         }
         let Some(evidence) = self.evidence.get_mut(name) else { return };
@@ -135,13 +148,68 @@ impl Analyst {
 }
 
 impl Watched {
+    /// By what counts are divided because requests of one client fail together; 1 while too little is known.
+    fn divisor(&self) -> f64 {
+        let told = |b: &&Split| b.one.n > 0 && b.other.n > 0 && b.one.bad + b.other.bad > 0;
+        if self.batches.iter().filter(told).count() < LEAST_BATCHES {
+            return 1.0;
+        }
+        let batches: Vec<Split> = self.batches.iter().copied().collect();
+        divisor(&batches).unwrap_or(1.0)
+    }
+
     fn remember(&mut self, now: Millis, total: Counters) {
         self.last = None;
+        let (began, then) = *self.batch.get_or_insert((now, total.halves));
+        if now.since(began) >= BATCH {
+            let [one, other] = total.halves;
+            let count = |now: Half, then: Half| {
+                Count::new(now.requests.saturating_sub(then.requests), now.bad.saturating_sub(then.bad))
+            };
+            let [one_then, other_then] = then;
+            self.batches.push_back(Split { one: count(one, one_then), other: count(other, other_then) });
+            while self.batches.len() > BATCHES {
+                self.batches.pop_front();
+            }
+            self.batch = Some((now, total.halves));
+        }
         if self.past.back().is_none_or(|(at, _)| now.since(*at) >= PAST_EVERY) {
             self.past.push_back((now, total));
             while self.past.len() > PAST {
                 self.past.pop_front();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A quarter of an hour of stable, a thousand requests each half a minute, of which the halves have these many bad.
+    fn watched(batches: u64, bad: impl Fn(u64) -> [u64; 2]) -> Watched {
+        let mut w = Watched::default();
+        let mut total = Counters::default();
+        for n in 0..=batches {
+            w.remember(Millis::secs(30 * n), total.clone());
+            for (half, bad) in total.halves.iter_mut().zip(bad(n)) {
+                half.requests += 500;
+                half.bad += bad;
+            }
+        }
+        w
+    }
+
+    #[test]
+    fn clients_that_fail_together_are_told_from_their_halves_once_enough_is_known() {
+        // Ten of a client's requests at once, now in one half and now in the other.
+        let together = |n: u64| if n.is_multiple_of(2) { [20, 0] } else { [0, 20] };
+        let told = watched(30, together).divisor();
+        assert!((10.0..40.0).contains(&told), "{told}");
+        assert!((watched(9, together).divisor() - 1.0).abs() < f64::EPSILON, "too little to tell");
+        let alone = watched(30, |n| [10 + n % 3, 10 + (n + 1) % 3]).divisor();
+        assert!((1.0..1.2).contains(&alone), "{alone}");
+        assert!((watched(30, |_| [0, 0]).divisor() - 1.0).abs() < f64::EPSILON, "nothing fails");
+        assert_eq!(watched(300, together).batches.len(), BATCHES);
     }
 }

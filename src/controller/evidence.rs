@@ -79,11 +79,24 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Nothing yet, from `now` on; `before` is what stable did in the time before it.
+    /// Nothing yet, from `now` on; `before` is what stable did in the time before it, and `divisor` what counts are
+    /// divided by because requests of one client fail together (1 when they do not, or nobody knows).
     #[must_use]
-    pub fn begin(rollout: RolloutId, phase: usize, a: &Analysis, before: &Counters, now: Millis) -> Self {
-        let settings =
-            |tolerance, history| Settings { tolerance, alpha: a.alpha, history, ..Settings::default() };
+    pub fn begin(
+        rollout: RolloutId,
+        phase: usize,
+        a: &Analysis,
+        before: &Counters,
+        divisor: f64,
+        now: Millis,
+    ) -> Self {
+        let settings = |tolerance, history| Settings {
+            tolerance,
+            alpha: a.alpha,
+            history,
+            divisor,
+            ..Settings::default()
+        };
         let failures = Count::new(before.requests + before.retries, before.bad());
         let mut metrics = vec![Metric::new(Bad::Failed, settings(a.tolerance, failures))];
         let timed = before.latency.count();
@@ -193,7 +206,7 @@ impl Evidence {
             state,
             stable_fails: self.stable_fails,
             first_bad: self.first_bad,
-            words: Safe::new(&self.words(state)),
+            words: Safe::new(&format!("{}{}", self.words(state), self.together())),
         }
     }
 
@@ -225,6 +238,18 @@ impl Evidence {
                 };
                 format!("{} failed, stable {}: {most}{sign}", of(candidate), of(stable))
             }
+        }
+    }
+
+    /// Why counts mean less than they seem to.
+    fn together(&self) -> String {
+        match self.metrics.first().map_or(1.0, |m| m.settings.divisor) {
+            d if d >= 1.05 => {
+                let text = format!("{d:.1}");
+                let text = text.strip_suffix(".0").unwrap_or(&text);
+                format!(" (one in {text} counted: requests of one client fail together)")
+            }
+            _ => String::new(),
         }
     }
 

@@ -3,23 +3,23 @@
 //! The operator's frontend sends them as datagrams to the address in the fleet file:
 //! ```text
 //! log 127.0.0.1:5140 format raw local0
-//! log-format "ph %b/%s %ST %Ta %rc %ts"
+//! log-format "ph %b/%s %ST %Ta %rc %ts %ci"
 //! ```
 //! that is backend, server, status, active time in milliseconds, retries (with `+` when another server was tried)
-//! and how the session ended. Only loopback is listened to; a line that is none of ours is counted and left out.
+//! how the session ended, and the client's address, which may be missing. Only loopback is listened to; a line that is none of ours is counted and left out.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-use super::Histogram;
+use super::Counters;
 
 /// What the operator's frontend has after `log-format`.
-pub const LOG_FORMAT: &str = "\"ph %b/%s %ST %Ta %rc %ts\"";
+pub const LOG_FORMAT: &str = "\"ph %b/%s %ST %Ta %rc %ts %ci\"";
 
 /// One request, as its log line tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct LogLine<'a> {
     pub redispatched: bool,
     /// HAProxy's two letters for how it ended; `--` is well.
     pub end: &'a str,
+    /// Who asked.
+    pub client: Option<IpAddr>,
 }
 
 /// Reads one line; a syslog header before the `ph` is skipped. `None` for anything else.
@@ -58,16 +60,18 @@ pub fn parse(line: &str) -> Option<LogLine<'_>> {
         retries: retries.trim_start_matches('+').parse().ok()?,
         redispatched: retries.starts_with('+'),
         end,
+        client: words.next().and_then(|c| c.parse().ok()),
     })
 }
 
 #[derive(Default)]
 struct Seen {
-    latency: BTreeMap<(String, String), Histogram>,
+    /// Response times and clients per backend and server.
+    counted: BTreeMap<(String, String), Counters>,
     ignored: u64,
 }
 
-/// Listens until dropped and keeps a histogram per backend and server.
+/// Listens until dropped and keeps response times and clients per backend and server.
 pub struct LogListener {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
@@ -107,13 +111,14 @@ impl LogListener {
         Ok(Self { seen, task })
     }
 
-    /// The response times so far of `server` in any backend, by server name.
+    /// The response times and clients so far of each server in any backend, by server name. Requests are not counted
+    /// here: lines can be lost.
     #[must_use]
-    pub fn latencies(&self) -> BTreeMap<String, Histogram> {
+    pub fn counted(&self) -> BTreeMap<String, Counters> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut out: BTreeMap<String, Histogram> = BTreeMap::new();
-        for ((_, server), h) in &seen.latency {
-            out.entry(server.clone()).or_default().add(h);
+        let mut out: BTreeMap<String, Counters> = BTreeMap::new();
+        for ((_, server), counted) in &seen.counted {
+            out.entry(server.clone()).or_default().add(counted);
         }
         out
     }
@@ -140,13 +145,17 @@ impl Seen {
             return;
         };
         let key = (l.backend.to_owned(), l.server.to_owned());
-        if self.latency.len() >= MAX_SERVERS && !self.latency.contains_key(&key) {
+        if self.counted.len() >= MAX_SERVERS && !self.counted.contains_key(&key) {
             self.ignored += 1;
             return;
         }
-        // A client that hung up says nothing about the server's speed.
+        // A client that hung up says nothing about the server.
         if !l.end.starts_with(['C', 'c']) {
-            self.latency.entry(key).or_default().record(l.active_ms.saturating_mul(1000));
+            let counted = self.counted.entry(key).or_default();
+            counted.latency.record(l.active_ms.saturating_mul(1000));
+            if let Some(client) = l.client {
+                counted.count_client(client, l.status >= 500 || l.end != "--");
+            }
         }
     }
 }
@@ -161,7 +170,10 @@ mod tests {
         assert_eq!((l.backend, l.server, l.status, l.active_ms), ("ph_shop_web_b", "web-1", 200, 12));
         assert!(l.redispatched && l.retries == 1 && l.end == "--");
         let l = parse("<134>Nov 21 16:23:35 haproxy[77]: ph ph_shop_web/<NOSRV> 503 0 0 SC\n").unwrap();
-        assert_eq!((l.server, l.status, l.end), ("<NOSRV>", 503, "SC"));
+        assert_eq!((l.server, l.status, l.end, l.client), ("<NOSRV>", 503, "SC", None));
+        let l = parse("ph ph_f_web/web-1 200 1 0 -- 10.1.2.3").unwrap();
+        assert_eq!(l.client, "10.1.2.3".parse().ok());
+        assert_eq!(parse("ph ph_f_web/web-1 200 1 0 -- -").unwrap().client, None);
     }
 
     #[test]
@@ -179,10 +191,13 @@ mod tests {
         ] {
             seen.take(line, "ph_f_", loopback);
         }
-        assert_eq!((seen.ignored, seen.latency.len()), (8, 0));
+        assert_eq!((seen.ignored, seen.counted.len()), (8, 0));
         seen.take("ph ph_f_web/web-1 200 1 0 --", "ph_f_", true);
         seen.take("ph ph_f_web/web-1 -1 1 0 CD", "ph_f_", true);
-        assert_eq!(seen.latency.values().map(Histogram::count).sum::<u64>(), 1);
+        seen.take("ph ph_f_web/web-1 503 1 0 -- fd00::7", "ph_f_", true);
+        assert_eq!(seen.counted.values().map(|c| c.latency.count()).sum::<u64>(), 2);
+        let halves: Vec<_> = seen.counted.values().flat_map(|c| c.halves).collect();
+        assert_eq!(halves.iter().map(|h| (h.requests, h.bad)).max(), Some((1, 1)), "{halves:?}");
     }
 
     #[tokio::test]
@@ -197,7 +212,7 @@ mod tests {
         while listener.ignored() == 0 {
             tokio::task::yield_now().await;
         }
-        let p50 = listener.latencies()["web-1"].quantile_us(0.5).unwrap();
+        let p50 = listener.counted()["web-1"].latency.quantile_us(0.5).unwrap();
         assert!((7_000..9_000).contains(&p50));
     }
 }

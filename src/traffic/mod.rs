@@ -2,6 +2,8 @@
 
 pub mod haproxy_log;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 /// Cumulative counts of one instance (or, summed, of one revision).
@@ -18,6 +20,28 @@ pub struct Counters {
     pub latency: Histogram,
     /// Mean response time in milliseconds over the proxy's own last requests, when that is all it gives.
     pub mean_ms: Option<u32>,
+    /// The requests whose client is known, in two halves by a hash of its address: all of one client are in the same.
+    /// They tell whether the requests of a client fail together.
+    #[serde(default)]
+    pub halves: [Half; 2],
+}
+
+/// Requests of one half of the clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Half {
+    /// Requests.
+    pub requests: u64,
+    /// Of these, the ones that failed.
+    pub bad: u64,
+}
+
+/// In which half the requests of a client are counted: the same for as long as this program is what it is.
+#[must_use]
+pub fn half_of(client: IpAddr) -> usize {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    client.hash(&mut hasher);
+    usize::from(hasher.finish() & 1 == 1)
 }
 
 impl Counters {
@@ -27,6 +51,10 @@ impl Counters {
         self.errors += other.errors;
         self.retries += other.retries;
         self.latency.add(&other.latency);
+        for (half, more) in self.halves.iter_mut().zip(&other.halves) {
+            half.requests += more.requests;
+            half.bad += more.bad;
+        }
         self.mean_ms = match (self.mean_ms, other.mean_ms) {
             (Some(a), Some(b)) => Some(a.max(b)),
             (a, b) => a.or(b),
@@ -42,13 +70,35 @@ impl Counters {
             retries: self.retries.saturating_sub(earlier.retries),
             latency: self.latency.since(&earlier.latency),
             mean_ms: self.mean_ms,
+            halves: [0, 1].map(|n| self.half(n).since(earlier.half(n))),
         }
+    }
+
+    /// Counts a request of `client`.
+    pub fn count_client(&mut self, client: IpAddr, bad: bool) {
+        if let Some(half) = self.halves.get_mut(half_of(client)) {
+            half.requests += 1;
+            half.bad += u64::from(bad);
+        }
+    }
+
+    fn half(&self, n: usize) -> Half {
+        self.halves.get(n).copied().unwrap_or_default()
     }
 
     /// Failed requests and hidden ones: what the instance did wrong.
     #[must_use]
     pub fn bad(&self) -> u64 {
         self.errors + self.retries
+    }
+}
+
+impl Half {
+    fn since(self, earlier: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(earlier.requests),
+            bad: self.bad.saturating_sub(earlier.bad),
+        }
     }
 }
 
@@ -162,6 +212,21 @@ mod tests {
         h.record(u64::MAX);
         assert_eq!(h.count(), 2);
         assert_eq!(h.buckets.len(), BUCKETS);
+    }
+
+    #[test]
+    fn a_client_is_always_in_the_same_half_and_both_halves_have_some() {
+        let mut c = Counters::default();
+        for n in 0..200_u8 {
+            let client = IpAddr::from([10, 0, 0, n]);
+            assert_eq!(half_of(client), half_of(client));
+            c.count_client(client, n % 2 == 0);
+        }
+        assert!(c.halves.iter().all(|h| (60..=140).contains(&h.requests)), "{:?}", c.halves);
+        assert_eq!(c.halves[0].bad + c.halves[1].bad, 100);
+        let mut twice = c.clone();
+        twice.add(&c);
+        assert_eq!(twice.since(&c).halves, c.halves);
     }
 
     #[test]

@@ -21,7 +21,7 @@ fn did(requests: u64, errors: u64, us: u64) -> Counters {
 }
 
 fn evidence(a: &Analysis, before: &Counters) -> Evidence {
-    Evidence::begin("web-2".parse().unwrap(), 1, a, before, Millis::secs(100))
+    Evidence::begin("web-2".parse().unwrap(), 1, a, before, 1.0, Millis::secs(100))
 }
 
 /// One tick a second, from the given second on; the second in which it first says `wanted`.
@@ -159,4 +159,20 @@ fn numbers_are_said_as_people_read_them() {
     assert_eq!((sure(5.95), sure(100.0), sure(0.7)), ("99.7%".into(), "99.9%".into(), "50.3%".into()));
     assert_eq!((points(0.005), points(0.0012), points(0.12)), ("0.5".into(), "0.12".into(), "12".into()));
     assert_eq!((percent(0.2), percent(0.005)), ("20%".into(), "0.5%".into()));
+}
+
+#[test]
+fn requests_that_fail_together_count_for_less() {
+    let second = |s: u64| (did(95, 0, 1), did(5, u64::from(s.is_multiple_of(4)), 1));
+    let a = Analysis { latency: false, ..analysis() };
+    let found = |divisor| {
+        let before = did(30_000, 30, 1);
+        let mut e = Evidence::begin("web-2".parse().unwrap(), 1, &a, &before, divisor, Millis::secs(100));
+        let at = until(&mut e, 1, State::Fail, second).unwrap();
+        (at, e.verdict().words.to_string())
+    };
+    let ((alone, plain), (together, said)) = (found(1.0), found(5.0));
+    assert!(together > 2 * alone, "{alone} s, {together} s");
+    assert!(said.contains("one in 5 counted: requests of one client fail together"), "{said}");
+    assert!(!plain.contains("counted"), "{plain}");
 }

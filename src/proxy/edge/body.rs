@@ -1,5 +1,6 @@
 //! Bodies on their way through, and what is counted when they end.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -111,18 +112,20 @@ pub(super) struct Guard {
     start: Instant,
     /// What the instance answered.
     pub(super) status: Option<StatusCode>,
+    client: IpAddr,
     broken: bool,
     retry: bool,
 }
 
 impl Guard {
-    /// One more in flight at `endpoint`.
-    pub(super) fn new(endpoint: &Endpoint) -> Self {
+    /// One more in flight at `endpoint`, for `client`.
+    pub(super) fn new(endpoint: &Endpoint, client: IpAddr) -> Self {
         endpoint.stats.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
             stats: Arc::clone(&endpoint.stats),
             start: Instant::now(),
             status: None,
+            client,
             broken: false,
             retry: false,
         }
@@ -147,8 +150,10 @@ impl Drop for Guard {
                 c.retries += 1;
                 return;
             }
+            let failed = self.broken || self.status.is_some_and(|s| s.is_server_error());
             c.requests += 1;
-            c.errors += u64::from(self.broken || self.status.is_some_and(|s| s.is_server_error()));
+            c.errors += u64::from(failed);
+            c.count_client(self.client, failed);
             // A tunnel's life and a client that went away say nothing about speed.
             if self.status.is_some_and(|s| s != StatusCode::SWITCHING_PROTOCOLS) {
                 c.latency.record(us);

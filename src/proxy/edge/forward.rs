@@ -95,7 +95,7 @@ impl Forwarder {
             *attempt.uri_mut() = uri;
             *attempt.version_mut() = Version::HTTP_11;
             *attempt.headers_mut() = parts.headers.clone();
-            let guard = Guard::new(&endpoint);
+            let guard = Guard::new(&endpoint, client.ip());
             let error = tokio::select! {
                 answer = self.client.request(attempt) => match answer {
                     Ok(answer) => {

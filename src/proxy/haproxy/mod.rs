@@ -347,8 +347,9 @@ impl Haproxy {
         }
     }
 
-    /// Starts to listen for log lines at the first call. What goes wrong costs percentiles, nothing else.
-    fn latencies(&self) -> Option<BTreeMap<String, crate::traffic::Histogram>> {
+    /// Starts to listen for log lines at the first call. What goes wrong costs percentiles and what is known of
+    /// clients, nothing else.
+    fn logged(&self) -> Option<BTreeMap<String, Counters>> {
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let (Log::Waiting | Log::Failed(_), Some(addr)) = (&*log, self.settings.log) {
             *log = match LogListener::bind(addr, format!("ph_{}_", self.fleet)) {
@@ -359,7 +360,7 @@ impl Haproxy {
             };
         }
         match &*log {
-            Log::On(listener) => Some(listener.latencies()),
+            Log::On(listener) => Some(listener.counted()),
             _ => None,
         }
     }
@@ -441,7 +442,7 @@ impl Proxy for Haproxy {
     }
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
-        let latencies = self.latencies();
+        let logged = self.logged();
         self.between_writes().await;
         let (procs, _) = parse::procs(&self.master.command("show proc").await?);
         for proc in &procs {
@@ -454,9 +455,9 @@ impl Proxy for Haproxy {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.keep(&procs.iter().map(|p| p.pid).collect::<BTreeSet<_>>());
         let mut totals = counts.totals();
-        for (server, latency) in latencies.unwrap_or_default() {
+        for (server, logged) in logged.unwrap_or_default() {
             if let Some(total) = server.parse::<InstanceId>().ok().and_then(|id| totals.get_mut(&id)) {
-                total.latency = latency;
+                (total.latency, total.halves) = (logged.latency, logged.halves);
             }
         }
         Ok(totals)
