@@ -225,7 +225,7 @@ drift = "restore"
 progress_deadline = "1h"
 health = { http = "/health?full=1", interval = "2s", timeout = "1s", rise = 3, fall = 4 }
 drain = { deadline = "1m", stop_grace = "5s" }
-analysis = { tolerance = "1%", alpha = "0.1%", max_errors = "0.2", latency = false, soak = "1m", inconclusive_after = "5m", dry_run = true }
+analysis = { tolerance = "1%", alpha = "0.1%", max_errors = "0.2", latency = false, soak = "1m", inconclusive_after = "5m", promote = "auto", dry_run = true }
 [services.web.strategy]
 type = "canary"
 steps = [

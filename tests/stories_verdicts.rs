@@ -73,6 +73,7 @@ fn failing(world: &World, what: &str) {
     let safe = history["rollouts"][0]["safe_after_ms"].as_u64().expect("how long it took is written down");
     assert!((1..45_000).contains(&safe), "{safe} ms: before the pause of the step was over");
     let story = world.ok(&["show", rollout["id"].as_str().unwrap()]);
+    assert!(story.contains("log: web-"), "what it wrote last: {story}");
     assert!(story.contains("verdict: fail:") && story.contains("got nothing any more"), "{story}");
     eprintln!(
         "MEASURED {what}: safe after {safe} ms, {failed} requests failed, {met} good answers of it; {reason}"

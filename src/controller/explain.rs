@@ -149,6 +149,10 @@ fn words(before: &State, fact: &Fact) -> Option<Words> {
             let dry = if dry { " (dry run: nothing is done about it)" } else { "" };
             Some((level, ours(), "verdict", format!("{name}: verdict {verdict} at {share}: {detail}{dry}")))
         }
+        Fact::LastWords { instance, lines, .. } => {
+            let lines: Vec<&str> = lines.iter().map(Safe::as_str).collect();
+            Some((Level::Warn, ours(), "last_words", format!("{instance} wrote last: {}", lines.join(" | "))))
+        }
         Fact::MadeSafe { since_bad, since_abort, .. } => {
             let bad = since_bad.map(|d| format!(", {} after its first bad answer", time(d)));
             info(

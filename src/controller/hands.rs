@@ -1,6 +1,8 @@
 //! The hands: what carries effects to engines and proxies, and what looks at them. Everything comes back as an
 //! [`Input`]; after every effect the world is read back before the effect is reported as done.
 
+mod last_words;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -20,9 +20,10 @@ use super::reserve::Reserve;
 use crate::api::{Change, Delta, EventView, Hello, ProbeView};
 use crate::engine::Usage;
 use crate::fleet::names::{InstanceId, Millis, ServiceName, Version};
+use crate::rollout::capacity;
 use crate::rollout::fact::{Counted, Fact, Record};
 use crate::rollout::reconcile::{Effect, Lane, differences, reconcile};
-use crate::rollout::state::{Stage, State};
+use crate::rollout::state::{Instance, Stage, State};
 use crate::rollout::world::{Failure, HostObs, Observed, RunState};
 use crate::text::Safe;
 
@@ -40,6 +41,9 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 const PUBLISH_SOON: Duration = Duration::from_millis(20);
 /// Long timers are written down this often.
 const CLOCK_EVERY: Millis = Millis::secs(60);
+
+/// Of so many instances of a candidate that is taken back the last lines are kept.
+const LAST_WORDS_OF: usize = 2;
 
 /// An effect that is being carried out.
 struct Busy {
@@ -248,6 +252,20 @@ impl Helm {
         }
     }
 
+    /// Reads what the candidate's instances wrote last, of those first that are known to be bad. Asked for before any of
+    /// them is stopped; an abort does not wait for it.
+    fn last_words(&self, service: &ServiceName) {
+        let (Some(s), Some(fleet)) = (self.state.services.get(service), &self.state.fleet) else { return };
+        let Some(r) = s.active() else { return };
+        let mut instances: Vec<&Instance> = s.of(&r.to).filter(|i| i.stage <= Stage::Leaving).collect();
+        instances.sort_by_key(|i| !capacity::known_bad(i, &self.obs));
+        for i in instances.into_iter().take(LAST_WORDS_OF) {
+            if let Some(host) = fleet.hosts.get(&i.host) {
+                self.hands.last_words(host, service.clone(), r.id.clone(), i.id.clone());
+            }
+        }
+    }
+
     /// What the proxies counted for the rollout that has just ended.
     fn counted(&self, service: &ServiceName) -> Option<Fact> {
         let r = self.state.services.get(service)?.rollout.as_ref()?;
@@ -360,6 +378,12 @@ impl Helm {
             }
             Input::Means { revision, means } => {
                 self.obs.means.insert(revision, means);
+            }
+            Input::LastWords { service, rollout, instance, lines } => {
+                let last = self.state.services.get(&service).and_then(|s| s.rollout.as_ref());
+                if last.is_some_and(|r| r.id == rollout) {
+                    self.propose(vec![Fact::LastWords { service, rollout, instance, lines }]);
+                }
             }
             Input::Watchers { names, usage } => {
                 self.watchers = names;

@@ -30,7 +30,7 @@ const READERS: usize = 2;
 const NAME: &str = "substr(body, 10, instr(substr(body, 10, 40), '\"') - 1)";
 /// The facts that rollouts are told from.
 const NAMES: &str = "('rollout_started', 'phase_entered', 'phase_settled', 'gates_opened', 'paused', 'resumed', \
-     'frozen', 'thawed', 'verdict_reached', 'made_safe', 'abort_requested', 'abort_forced', 'host_held', 'hold_lifted', 'instance_replaced', \
+     'frozen', 'thawed', 'verdict_reached', 'made_safe', 'last_words', 'abort_requested', 'abort_forced', 'host_held', 'hold_lifted', 'instance_replaced', \
      'promoted', 'rollout_ended', 'rollout_counted')";
 
 /// Why nothing could be read.
@@ -107,6 +107,11 @@ enum Seen {
         rollout: RolloutId,
         verdict: crate::analysis::State,
         detail: Safe,
+    },
+    LastWords {
+        rollout: RolloutId,
+        instance: InstanceId,
+        lines: Vec<Safe>,
     },
     MadeSafe {
         rollout: RolloutId,
@@ -326,6 +331,7 @@ impl Seen {
             | Self::Thawed { rollout }
             | Self::VerdictReached { rollout, .. }
             | Self::MadeSafe { rollout, .. }
+            | Self::LastWords { rollout, .. }
             | Self::AbortRequested { rollout, .. }
             | Self::AbortForced { rollout, .. }
             | Self::HostHeld { rollout, .. }
@@ -451,6 +457,11 @@ impl One {
             }
             Seen::VerdictReached { verdict, detail, .. } => {
                 self.act(at_ms, ours(), "verdict", Safe::new(&format!("{verdict}: {detail}")));
+            }
+            Seen::LastWords { instance, lines, .. } => {
+                for line in &lines {
+                    self.act(at_ms, ours(), "log", Safe::new(&format!("{instance}: {line}")));
+                }
             }
             Seen::MadeSafe { since_bad, since_abort, .. } => {
                 self.story.past.safe_after_ms = Some(since_bad.unwrap_or(since_abort).0);

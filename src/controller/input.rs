@@ -8,7 +8,7 @@ use super::hands::TargetKey;
 use crate::api::{ApiError, ProbeView, VerbReply};
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
-use crate::fleet::names::{HostName, InstanceId, ProxyName, RevisionId, ServiceName, Version};
+use crate::fleet::names::{HostName, InstanceId, ProxyName, RevisionId, RolloutId, ServiceName, Version};
 use crate::proxy::ProxyError;
 use crate::rollout::decide::{Intent, Taken};
 use crate::rollout::reconcile::Effect;
@@ -85,6 +85,17 @@ pub enum Input {
         revision: RevisionId,
         /// What they mean.
         means: Means,
+    },
+    /// What an instance that failed wrote last.
+    LastWords {
+        /// Of this service.
+        service: ServiceName,
+        /// Taken back with this rollout.
+        rollout: RolloutId,
+        /// Which.
+        instance: InstanceId,
+        /// Its last lines, cut.
+        lines: Vec<Safe>,
     },
     /// Who watches, and whether anybody wants CPU and memory.
     Watchers {

@@ -115,7 +115,16 @@ pub(super) const HOOK: Keys = Keys {
 pub(super) const ANALYSIS: Keys = Keys {
     header: "[services.NAME.analysis]",
     schema: "/$defs/analysis/properties",
-    keys: &["tolerance", "alpha", "max_errors", "latency", "soak", "inconclusive_after", "dry_run"],
+    keys: &[
+        "tolerance",
+        "alpha",
+        "max_errors",
+        "latency",
+        "soak",
+        "inconclusive_after",
+        "promote",
+        "dry_run",
+    ],
 };
 
 /// Every kind of table.

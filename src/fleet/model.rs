@@ -418,6 +418,8 @@ pub struct Analysis {
     pub soak: Millis,
     /// After this time at a share without a verdict the rollout pauses.
     pub inconclusive_after: Millis,
+    /// A pass ends the pause of a step before its time.
+    pub early: bool,
     /// It only says what it would do.
     pub dry_run: bool,
 }

@@ -263,6 +263,18 @@ pub enum Fact {
         /// Its numbers.
         detail: Safe,
     },
+    /// What an instance wrote last before its rollout was taken back. An application that writes secrets into its log
+    /// has them here as well, as in every other place where its log is kept.
+    LastWords {
+        /// Of this service.
+        service: ServiceName,
+        /// Of this rollout.
+        rollout: RolloutId,
+        /// Which.
+        instance: InstanceId,
+        /// Its last lines, cut.
+        lines: Vec<Safe>,
+    },
     /// The candidate gets nothing any more: weight 0 was read back from every proxy that can be reached.
     MadeSafe {
         /// Of this service.
@@ -518,6 +530,7 @@ impl Fact {
             | Self::Thawed { service, .. }
             | Self::VerdictReached { service, .. }
             | Self::MadeSafe { service, .. }
+            | Self::LastWords { service, .. }
             | Self::AbortRequested { service, .. }
             | Self::AbortForced { service, .. }
             | Self::HostHeld { service, .. }

@@ -10,6 +10,7 @@ fn analysis() -> Analysis {
         latency: true,
         soak: Millis(0),
         inconclusive_after: Millis::secs(600),
+        early: false,
         dry_run: false,
     }
 }

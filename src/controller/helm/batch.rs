@@ -67,6 +67,10 @@ impl Helm {
                     ended.push(service.clone());
                 }
                 Fact::RolloutStarted { service, .. } => self.numbers.mark(service.as_str()),
+                // Who aborts by hand has seen why.
+                Fact::AbortRequested { service, by, .. } if by.as_str() == decide::OURSELVES => {
+                    self.last_words(service);
+                }
                 Fact::WeightDecided { service, .. } | Fact::PhaseSettled { service, .. } => {
                     self.numbers.shares_changed(service.as_str(), record.at);
                 }

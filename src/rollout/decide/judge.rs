@@ -67,6 +67,17 @@ pub(super) fn passed(
     pass && now.since(settled_at) >= a.soak
 }
 
+/// Whether a pass ends the pause of the phase before its time.
+pub(super) fn ends_pauses(
+    service: &ServiceState,
+    r: &Rollout,
+    obs: &Observed,
+    settled_at: Millis,
+    now: Millis,
+) -> bool {
+    judged(service, r).is_some_and(|a| a.early && !a.dry_run) && passed(service, r, obs, settled_at, now)
+}
+
 /// Time until the soak is over.
 pub(super) fn soak_left(
     service: &ServiceState,

@@ -164,7 +164,7 @@ pub(super) fn closed_gates(
     let open = |gate: &Gate| match gate {
         Gate::Manual => false,
         Gate::Verdict => judge::passed(service, r, obs, settled_at, now),
-        Gate::Pause(d) => now.since(settled_at) >= *d,
+        Gate::Pause(d) => now.since(settled_at) >= *d || judge::ends_pauses(service, r, obs, settled_at, now),
         Gate::HealthyFor(d) => service.of(&r.to).filter(|i| i.stage == Stage::Started).all(|i| {
             // What passed while something was out of reach was not watched: never healthy by silence.
             let since = obs.health.get(&i.id).map(|h| h.since.max(settled_at).max(r.thawed_at));

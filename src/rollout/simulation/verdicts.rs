@@ -14,6 +14,7 @@ fn judged(service: &mut Service) {
         latency: false,
         soak: Millis::secs(2),
         inconclusive_after: Millis::secs(60),
+        early: false,
         dry_run: false,
     });
 }
@@ -110,6 +111,30 @@ fn each_share_waits_for_its_own_pass_and_the_soak() {
     assert_eq!(sim.ended(), Some(Outcome::Done));
     let told = sim.journal.iter().filter(|r| matches!(r.fact, Fact::VerdictReached { .. })).count();
     assert_eq!(told, 2, "each is written down once");
+}
+
+#[test]
+fn a_pass_ends_a_pause_early_where_that_is_wanted_and_nothing_else() {
+    let day = Gate::Pause(Millis::secs(86_400));
+    for (early, gate, goes_on) in [(true, day, true), (false, day, false), (true, Gate::Manual, false)] {
+        let steps = steps(&[(25, Some(gate)), (50, Some(Gate::HealthyFor(Millis::secs(1))))]);
+        let strategy = Strategy::Canary { steps, sticky: false, tester: None };
+        let mut sim = released_with(strategy, 2, 2, |s| {
+            judged(s);
+            s.analysis.as_mut().unwrap().early = early;
+        });
+        sim.deploy(2, Kind::Release).unwrap();
+        sim.run_until("the first share", 100, |s| s.settled_in(1));
+        for _ in 0..20 {
+            sim.step();
+        }
+        assert!(sim.settled_in(1), "without a verdict it waits");
+        sim.said(analysis::State::Pass);
+        for _ in 0..20 {
+            sim.step();
+        }
+        assert_eq!(sim.settled_in(2), goes_on, "{early}, {gate:?}\n{}", sim.explain());
+    }
 }
 
 #[test]
