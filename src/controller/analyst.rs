@@ -97,7 +97,7 @@ impl Analyst {
     fn look_at(&mut self, name: &ServiceName, service: &ServiceState, numbers: &Numbers, now: Millis) {
         let watched = self.watched.entry(name.clone()).or_default();
         let Some(stable) = &service.stable else { return };
-        let Some(stable_total) = numbers.totals(name.as_str(), stable) else { return };
+        let Some(stable_total) = numbers.totals(name.as_str(), stable, &service.spec.proxies) else { return };
         if watched.stable.as_ref() != Some(stable) {
             *watched = Watched { stable: Some(stable.clone()), ..Watched::default() };
         }
@@ -108,7 +108,7 @@ impl Analyst {
         let share = *service.weights.get(r.slot);
         let stands = matches!(r.status, Status::Running | Status::Paused);
         let both = share > Bp::ZERO && share < Bp::FULL && service.slots.get(r.slot).as_ref() == Some(&r.to);
-        let candidate_total = numbers.totals(name.as_str(), &r.to).unwrap_or_default();
+        let candidate_total = numbers.totals(name.as_str(), &r.to, &service.spec.proxies).unwrap_or_default();
         let Some(a) = decide::judged(service, r).filter(|_| stands && both) else {
             watched.last = None;
             return;

@@ -76,11 +76,11 @@ impl Numbers {
         )))
     }
 
-    /// Everything that was ever counted for a revision's instances, also those that are gone; `None` while nobody
-    /// counts.
+    /// Everything that was ever counted for a revision's instances, also those that are gone; `None` while one of the
+    /// proxies has not said anything: what it counted before would look like news when it does.
     #[must_use]
-    pub fn totals(&self, service: &str, revision: &RevisionId) -> Option<Counters> {
-        let (_, now) = self.samples.back()?;
+    pub fn totals(&self, service: &str, revision: &RevisionId, proxies: &[ProxyName]) -> Option<Counters> {
+        let (_, now) = self.samples.back().filter(|_| proxies.iter().all(|p| self.last.contains_key(p)))?;
         Some(of_revision(now, service, revision.as_str()))
     }
 
@@ -265,6 +265,20 @@ mod tests {
         n.compare("web", "web-3", true, 31_000);
         assert_eq!(n.comparison("web", "web-2", names), None);
         assert!(!n.comparison("web", "web-3", names).unwrap().over);
+    }
+
+    #[test]
+    fn a_proxy_that_has_not_spoken_yet_is_waited_for() {
+        let (one, two): (ProxyName, ProxyName) = ("p1".parse().unwrap(), "p2".parse().unwrap());
+        let id: InstanceId = "web-0000000a-1".parse().unwrap();
+        let both = [one.clone(), two.clone()];
+        let revision = "0000000a".parse().unwrap();
+        let mut n = Numbers::default();
+        n.take(Millis::secs(1), &one, counters(&id, 100, 1));
+        assert_eq!(n.totals("web", &revision, &both), None);
+        assert_eq!(n.totals("web", &revision, &both[..1]).unwrap().requests, 100);
+        n.take(Millis::secs(1), &two, counters(&id, 5_000, 1));
+        assert_eq!(n.totals("web", &revision, &both).unwrap().requests, 5_100);
     }
 
     #[test]
