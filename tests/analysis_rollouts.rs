@@ -4,6 +4,12 @@
 
 use pilothouse::analysis::{Rate, Settings, divisor};
 
+use pilothouse::analysis::State;
+use pilothouse::controller::evidence::Evidence;
+use pilothouse::fleet::model::Analysis;
+use pilothouse::fleet::names::Millis;
+use pilothouse::traffic::Counters;
+
 #[path = "support/rollouts.rs"]
 mod rollouts;
 use rollouts::{Random, Second, fails_at, history, splits, steady};
@@ -104,4 +110,66 @@ fn what_is_worse_is_found_in_time() {
     let found = aborted(100, 60, |_| steady(5.0, 0.05, (0.001, 1.0)));
     assert_eq!(found.len(), 100);
     assert!(found.iter().all(|t| (2..=6).contains(t)), "{found:?}");
+}
+
+/// What `n` requests come to: some failed, each answered in 5 to 45 ms, most of them soon.
+fn requests(random: &mut Random, n: u64, bad: f64, slower: f64) -> Counters {
+    let mut c = Counters { requests: n, errors: random.binomial(n, bad), ..Counters::default() };
+    for _ in 0..n {
+        let part = random.between(0.0, 1.0);
+        c.latency.record(((5_000.0 + 40_000.0 * part * part * part) * slower) as u64);
+    }
+    c
+}
+
+/// A release as the product judges it: failures, both quantiles of the response time and an absolute bound, ten minutes
+/// each at 5, 25 and 50 % of `rps` requests a second. Whether it was taken back.
+fn taken_back(seed: u64, rps: f64, bad: (f64, f64), slower: f64) -> bool {
+    let mut random = Random(seed);
+    let a = Analysis {
+        tolerance: Rate::TOLERANCE,
+        alpha: Rate::ALPHA,
+        max_errors: "10%".parse().ok(),
+        latency: true,
+        soak: Millis(0),
+        inconclusive_after: Millis::secs(600),
+        early: false,
+        dry_run: false,
+    };
+    let n = random.poisson(rps * 300.0);
+    let before = requests(&mut random, n, bad.0, 1.0);
+    let mut evidence = Evidence::begin("web-2".parse().unwrap(), 1, &a, &before, 1.0, Millis(0));
+    for (phase, share) in [(1, 0.05), (2, 0.25), (3, 0.5)] {
+        for second in 1..=600 {
+            let now = Millis::secs(600 * (phase as u64 - 1) + second);
+            let (s, c) = (random.poisson(rps * (1.0 - share)), random.poisson(rps * share));
+            let stable = requests(&mut random, s, bad.0, 1.0);
+            let candidate = requests(&mut random, c, bad.1, slower);
+            evidence.tick(now, &stable, &candidate);
+            // A failure stays said.
+            if second.is_multiple_of(60) && evidence.verdict().state == State::Fail {
+                return true;
+            }
+        }
+        evidence.enter(phase + 1, &a, Millis::secs(600 * phase as u64));
+    }
+    false
+}
+
+#[test]
+fn a_good_candidate_of_a_quiet_service_is_hardly_ever_taken_back() {
+    let back = (0..2_000).filter(|seed| taken_back(*seed, 0.5, (0.001, 0.001), 1.0)).count();
+    eprintln!("MEASURED one request in two seconds, 0.1 % bad: {back} of 2000 taken back");
+    assert!(back <= 20, "{back} of 2000: 1 % is promised");
+    let back = (0..200).filter(|seed| taken_back(*seed, 10.0, (0.01, 0.01), 1.0)).count();
+    eprintln!("MEASURED ten requests a second, 1 % bad: {back} of 200 taken back");
+    assert!(back <= 2, "{back} of 200");
+}
+
+#[test]
+fn one_that_fails_or_is_slow_is_taken_back() {
+    let failing = (0..100).filter(|seed| taken_back(*seed, 10.0, (0.01, 0.05), 1.0)).count();
+    let slow = (0..100).filter(|seed| taken_back(*seed, 10.0, (0.01, 0.01), 1.8)).count();
+    eprintln!("MEASURED ten requests a second: 5 % bad {failing} of 100, 1.8 times slower {slow} of 100");
+    assert!(failing >= 99 && slow >= 95, "{failing}, {slow}");
 }
