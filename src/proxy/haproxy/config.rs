@@ -333,15 +333,17 @@ fn common(out: &mut String, route: &Route, health: &HealthCheck) {
     timeout connect 500ms"
     );
     let _ = writeln!(out, "    timeout check {}", ms(health.timeout.0));
-    if let Probe::Http { path } = &health.probe {
-        let _ = writeln!(
-            out,
+    // Written out for both kinds: what an operator's `defaults` say about checks is theirs, not ours.
+    let probe = match &health.probe {
+        Probe::Http { path } => format!(
             "    option httpchk\n    http-check send meth GET uri {} ver HTTP/1.1 hdr Host {}\n    \
              http-check expect status 200-399",
             escaped(path),
             route.service
-        );
-    }
+        ),
+        Probe::Tcp => "    option tcp-check\n    tcp-check connect".to_owned(),
+    };
+    let _ = writeln!(out, "{probe}");
 }
 
 /// Tells a visitor the place they were just given. Nothing sets it unless the service is sticky and they had none.
