@@ -240,6 +240,7 @@ impl Sim {
                 return;
             }
         }
+        self.check_words();
         let mut lanes = BTreeSet::<Lane>::new();
         for effect in self.effects() {
             let failing = self.obs.failures.get(&effect.subject()).is_some_and(|f| f.count > 0);

@@ -106,6 +106,15 @@ impl Sim {
         }
     }
 
+    /// When there is nothing more to decide, an abort that is not over has words for what it waits for.
+    pub(super) fn check_words(&self) {
+        for s in self.state.services.values() {
+            let Some(r) = s.active().filter(|r| r.status == Status::Aborting) else { continue };
+            let waiting = decide::waiting(&self.state, s, r, &self.obs, self.now);
+            assert!(!waiting.is_empty(), "{} has no words for what it waits for\n{s:#?}", r.id);
+        }
+    }
+
     /// Rules that bind effects, held against the world itself and not what is known of it.
     pub(super) fn check_effect(&self, effect: &Effect) {
         match effect {

@@ -405,6 +405,22 @@ fn a_rollback_while_the_kept_one_is_taken_out_starts_the_same_instances_again() 
 }
 
 #[test]
+fn a_freeze_says_what_was_not_looked_at_yet() {
+    let lb: ProxyName = "lb-2".parse().unwrap();
+    for (error, said) in [
+        (None, "proxy lb-2 was not looked at yet"),
+        (Some("connection refused"), "proxy lb-2 cannot be reached: connection refused"),
+    ] {
+        let mut sim = released(manual());
+        sim.deploy(2, Kind::Release).unwrap();
+        sim.set_reachable(None, Some("lb-2"), false);
+        sim.obs.proxies.get_mut(&lb).unwrap().error = error.map(Into::into);
+        sim.step_without_trouble();
+        assert_eq!(sim.service().active().unwrap().frozen.as_ref().map(|f| f.as_str()), Some(said));
+    }
+}
+
+#[test]
 fn a_proxy_in_use_cannot_be_taken_out_of_the_file() {
     let mut sim = released(manual());
     let refused = sim.load(|f| drop(f.services.get_mut(&web()).unwrap().proxies.pop())).unwrap_err();
