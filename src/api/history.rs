@@ -92,7 +92,7 @@ pub struct PastAct {
     /// Who: an operator's name or `pilothouse`.
     pub by: Safe,
     /// A machine-readable word: `deploy`, `promote`, `promote_full`, `pause`, `resume`, `freeze`, `thaw`, `abort`,
-    /// `abort_forced`, `hold`, `lift`.
+    /// `abort_forced`, `hold`, `lift`, `next`, `next_dropped`.
     pub what: Safe,
     /// More, in words; may be empty.
     pub text: Safe,
