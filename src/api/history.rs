@@ -96,7 +96,8 @@ pub struct PastAct {
     /// Who: an operator's name or `pilothouse`.
     pub by: Safe,
     /// A machine-readable word: `deploy`, `promote`, `promote_full`, `pause`, `resume`, `freeze`, `thaw`, `verdict`,
-    /// `abort`, `abort_forced`, `log` (what an instance wrote last), `safe`, `hold`, `lift`.
+    /// `abort`, `abort_forced`, `log` (what an instance wrote last), `safe`, `hold`, `lift`,
+    /// `next`, `next_dropped`.
     pub what: Safe,
     /// More, in words; may be empty.
     pub text: Safe,

@@ -176,6 +176,7 @@ fn words(what: &str) -> String {
     match what {
         "promote_full" => "promote --full".to_owned(),
         "abort_forced" => "abort, whatever stable carries".to_owned(),
+        "next_dropped" => "next one given up".to_owned(),
         other => other.to_owned(),
     }
 }

@@ -1,16 +1,16 @@
 //! Past rollouts, read from the journal: beside the loop that writes it, over a connection of its own that cannot write,
 //! and never more than so much.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::api::{History, Past, PastAct, PastCount, PastDowntime, PastPhase, Role, RolloutStatus, Story};
-use crate::fleet::names::{Bp, HostName, InstanceId, Millis, RevisionId, RolloutId, ServiceName};
+use crate::fleet::names::{Bp, HostName, InstanceId, Millis, RevisionId, RolloutId, ServiceName, Version};
 use crate::rollout::decide::{OURSELVES, gate_text};
 use crate::rollout::fact::{By, Counted};
 use crate::rollout::plan::Plan;
@@ -30,8 +30,9 @@ const READERS: usize = 2;
 const NAME: &str = "substr(body, 10, instr(substr(body, 10, 40), '\"') - 1)";
 /// The facts that rollouts are told from.
 const NAMES: &str = "('rollout_started', 'phase_entered', 'phase_settled', 'gates_opened', 'paused', 'resumed', \
-     'frozen', 'thawed', 'verdict_reached', 'made_safe', 'last_words', 'abort_requested', 'abort_forced', 'host_held', 'hold_lifted', 'instance_replaced', \
-     'promoted', 'rollout_ended', 'rollout_counted')";
+     'frozen', 'thawed', 'verdict_reached', 'made_safe', 'last_words', 'abort_requested', 'abort_forced', 'host_held', \
+     'hold_lifted', 'instance_replaced', 'promoted', 'rollout_ended', 'rollout_counted', 'next_queued', \
+     'next_dropped')";
 
 /// Why nothing could be read.
 #[derive(Debug, thiserror::Error)]
@@ -156,8 +157,23 @@ enum Seen {
         rollout: RolloutId,
         counts: Vec<Counted>,
     },
+    NextQueued {
+        service: ServiceName,
+        revision: Queued,
+        by: By,
+    },
+    NextDropped {
+        service: ServiceName,
+        reason: Safe,
+    },
     #[serde(other)]
     Other,
+}
+
+/// A revision that was asked for in mid-rollout.
+#[derive(Deserialize)]
+struct Queued {
+    version: Version,
 }
 
 impl Reader {
@@ -220,37 +236,53 @@ fn history(db: &Connection, service: Option<&ServiceName>, limit: usize) -> Resu
     let Some((first, _)) = starts.last() else { return Ok(History { schema: 1, ..History::default() }) };
     let mut told = Told { only: starts.iter().map(|(_, id)| id.clone()).collect(), ..Told::default() };
     told.read(db, *first)?;
-    let versions = versions(db)?;
+    let versions = versions(db, told.rollouts.values().flat_map(One::revisions))?;
     let rollouts =
         starts.iter().filter_map(|(_, id)| told.rollouts.remove(id)).map(|t| t.story(&versions).past);
     Ok(History { schema: 1, rollouts: rollouts.collect(), more: more || told.cut })
 }
 
 fn story(db: &Connection, rollout: &RolloutId) -> Result<Option<Story>, HistoryError> {
+    // From the end: whoever asks mostly means one of the last.
     let sql = format!(
-        "SELECT max(seq) FROM facts WHERE {NAME} = 'rollout_started' AND json_extract(body, '$.rollout') = ?1"
+        "SELECT seq FROM facts WHERE {NAME} = 'rollout_started' AND json_extract(body, '$.rollout') = ?1
+         ORDER BY seq DESC LIMIT 1"
     );
-    let Some(first) = db.query_row(&sql, [rollout.as_str()], |r| r.get::<_, Option<i64>>(0))? else {
-        return Ok(None);
-    };
+    let first = db.query_row(&sql, [rollout.as_str()], |r| r.get::<_, i64>(0)).optional()?;
+    let Some(first) = first else { return Ok(None) };
     let mut told = Told { only: vec![rollout.to_string()], ..Told::default() };
     told.read(db, first)?;
     let cut = told.cut;
     let Some(one) = told.rollouts.remove(rollout.as_str()) else { return Ok(None) };
-    let mut story = one.story(&versions(db)?);
+    let versions = versions(db, one.revisions())?;
+    let mut story = one.story(&versions);
     story.cut |= cut;
     Ok(Some(story))
 }
 
-/// The readable tags of all revisions that ever were.
-fn versions(db: &Connection) -> Result<BTreeMap<String, String>, HistoryError> {
+/// The readable tags of these revisions. Each is looked for from the end, as it became known not long before it was
+/// rolled out.
+fn versions<'a>(
+    db: &Connection,
+    revisions: impl Iterator<Item = &'a RevisionId>,
+) -> Result<BTreeMap<String, String>, HistoryError> {
+    let mut wanted: BTreeSet<&str> = revisions.map(RevisionId::as_str).collect();
     let sql = format!(
         "SELECT json_extract(body, '$.revision.id'), json_extract(body, '$.revision.version') FROM facts
-         WHERE {NAME} = 'revision_known'"
+         WHERE {NAME} = 'revision_known' ORDER BY seq DESC"
     );
     let mut select = db.prepare(&sql)?;
-    let rows = select.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = select.query([])?;
+    let mut found = BTreeMap::new();
+    while !wanted.is_empty()
+        && let Some(row) = rows.next()?
+    {
+        let (id, version): (String, String) = (row.get(0)?, row.get(1)?);
+        if wanted.remove(id.as_str()) {
+            found.insert(id, version);
+        }
+    }
+    Ok(found)
 }
 
 /// The rollouts that are looked for, as far as they were read.
@@ -309,9 +341,16 @@ impl Told {
             }
             return false;
         }
-        let Some(one) = seen.rollout().and_then(|id| self.rollouts.get_mut(id.as_str())) else {
-            return false;
+        // What was asked for next belongs to the rollout of that service that is under way.
+        let under_way = |one: &&mut One| {
+            seen.queue_of().is_some_and(|s| one.story.past.service.as_str() == s.as_str())
+                && !one.story.past.status.ended()
         };
+        let found = match seen.rollout() {
+            Some(id) => self.rollouts.get_mut(id.as_str()),
+            None => self.rollouts.values_mut().find(under_way),
+        };
+        let Some(one) = found else { return false };
         let before = one.story.past.status.ended();
         one.take(at_ms, seen);
         !before && one.story.past.status.ended()
@@ -340,7 +379,15 @@ impl Seen {
             | Self::Promoted { rollout }
             | Self::RolloutEnded { rollout, .. }
             | Self::RolloutCounted { rollout, .. } => Some(rollout),
-            Self::Other => None,
+            Self::NextQueued { .. } | Self::NextDropped { .. } | Self::Other => None,
+        }
+    }
+
+    /// The service whose queue it changes.
+    fn queue_of(&self) -> Option<&ServiceName> {
+        match self {
+            Self::NextQueued { service, .. } | Self::NextDropped { service, .. } => Some(service),
+            _ => None,
         }
     }
 }
@@ -391,6 +438,11 @@ impl One {
         };
         one.act(at_ms, by, if kind == Kind::Rollback { "rollback" } else { "deploy" }, Safe::default());
         one
+    }
+
+    /// The revisions that have to be called by their versions.
+    fn revisions(&self) -> impl Iterator<Item = &RevisionId> {
+        self.from.iter().chain([&self.to]).chain(self.counts.iter().map(|c| &c.revision))
     }
 
     fn act(&mut self, at_ms: u64, by: Safe, what: &'static str, text: Safe) {
@@ -495,6 +547,10 @@ impl One {
                 self.story.owed = owed;
             }
             Seen::RolloutCounted { counts, .. } => self.counts = counts,
+            Seen::NextQueued { revision, by, .. } => {
+                self.act(at_ms, by, "next", Safe::new(revision.version.as_str()));
+            }
+            Seen::NextDropped { reason, .. } => self.act(at_ms, ours(), "next_dropped", reason),
             Seen::RolloutStarted { .. } | Seen::Other => {}
         }
     }

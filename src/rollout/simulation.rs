@@ -69,7 +69,7 @@ pub(crate) struct Faults {
     pub(crate) crash: u64,
 }
 
-pub(crate) use fixture::{fleet, fleet_with, revision, steps, web};
+pub(crate) use fixture::{fleet, fleet_with, revision_of, steps, web};
 use proxy::{read_back, write};
 
 #[derive(Clone)]
@@ -81,6 +81,8 @@ pub(crate) struct Sim {
     pub(crate) faults: Faults,
     pub(crate) dice: Dice,
     fleet: Fleet,
+    /// The service that a story's verbs and questions are about; the rules are asserted for every one.
+    pub(crate) about: ServiceName,
     hosts: BTreeMap<HostName, SimHost>,
     proxies: BTreeMap<ProxyName, SimProxy>,
     /// Revisions whose instances never become healthy.
@@ -94,8 +96,9 @@ pub(crate) struct Sim {
     pub(crate) hook_runs: BTreeMap<InstanceId, u32>,
     /// When the controller dies, and in what way it is wrong.
     pub(crate) harness: crashes::Harness,
-    /// Until when the world may look wrong: something died, or a late write came, and was not put right yet.
-    excused_until: Millis,
+    /// Until when the world may look wrong to a service: something of it died, or a late write came, and was not put
+    /// right yet.
+    excused_until: BTreeMap<ServiceName, Millis>,
 }
 
 impl Sim {
@@ -112,6 +115,13 @@ impl Sim {
             faults: Faults::default(),
             dice: Dice::new(seed),
             fleet: fleet.clone(),
+            about: fleet
+                .services
+                .keys()
+                .find(|n| **n == web())
+                .or(fleet.services.keys().next())
+                .unwrap()
+                .clone(),
             hosts,
             proxies,
             sick: BTreeSet::new(),
@@ -120,7 +130,7 @@ impl Sim {
             hook_made_first: false,
             hook_runs: BTreeMap::new(),
             harness: crashes::Harness::default(),
-            excused_until: Millis(0),
+            excused_until: BTreeMap::new(),
         };
         sim.record(Fact::FleetLoaded { fleet: Box::new(fleet), by: "test".into() });
         sim
@@ -137,7 +147,7 @@ impl Sim {
     }
 
     pub(crate) fn service(&self) -> &super::state::ServiceState {
-        &self.state.services[&web()]
+        &self.state.services[&self.about]
     }
 
     /// A changed fleet file is loaded.
@@ -163,10 +173,12 @@ impl Sim {
         let known = self
             .state
             .services
-            .get(&web())
-            .and_then(|s| s.revisions.values().find(|r| r.id == revision(&self.fleet, n).id));
-        let revision =
-            known.filter(|_| kind == Kind::Rollback).cloned().unwrap_or_else(|| revision(&self.fleet, n));
+            .get(&self.about)
+            .and_then(|s| s.revisions.get(&revision_of(&self.fleet, &self.about, n).id));
+        let revision = known
+            .filter(|_| kind == Kind::Rollback)
+            .cloned()
+            .unwrap_or_else(|| revision_of(&self.fleet, &self.about, n));
         for f in decide::deploy(&self.state, &revision, kind, None, &"op".into())? {
             self.record(f);
         }
@@ -174,7 +186,7 @@ impl Sim {
     }
 
     pub(crate) fn verb(&mut self, intent: Intent) -> Result<(), decide::Refusal> {
-        for f in decide::verb(&self.state, &web(), intent, None, &"op".into())? {
+        for f in decide::verb(&self.state, &self.about, intent, None, &"op".into())? {
             self.record(f);
         }
         Ok(())
@@ -213,6 +225,7 @@ impl Sim {
         for round in 0.. {
             assert!(round < 200, "deciding does not come to an end: {:?}", self.journal.last());
             let facts = self.decided();
+            self.check_alone(&facts);
             if facts.is_empty() {
                 break;
             }
@@ -227,6 +240,7 @@ impl Sim {
                 return;
             }
         }
+        self.check_words();
         let mut lanes = BTreeSet::<Lane>::new();
         for effect in self.effects() {
             let failing = self.obs.failures.get(&effect.subject()).is_some_and(|f| f.count > 0);
@@ -272,7 +286,7 @@ impl Sim {
             };
             for p in processes.values_mut() {
                 if p.seen.state == RunState::Running && self.dice.chance(f.instance_dies) {
-                    self.excused_until = self.now.plus(Millis::secs(600));
+                    self.excused_until.insert(p.seen.service.clone(), self.now.plus(Millis::secs(600)));
                     if p.seen.restart == Restart::No {
                         p.seen.state = RunState::Exited { code: Some(1), oom: false };
                     } else {
@@ -292,7 +306,10 @@ impl Sim {
             let (due, later): (Vec<_>, Vec<_>) = proxy.late.drain(..).partition(|(at, _)| *at <= self.now);
             proxy.late = later;
             for (_, routes) in due {
-                self.excused_until = self.excused_until.max(self.now.plus(Millis::secs(30)));
+                for route in &routes {
+                    let until = self.excused_until.entry(route.service.clone()).or_default();
+                    *until = (*until).max(self.now.plus(Millis::secs(30)));
+                }
                 write(proxy, &routes);
             }
             if self.dice.chance(20) {
@@ -386,13 +403,13 @@ impl Sim {
                 }
             }
             _ if !done => {}
-            Effect::Artifact { host, revision, .. } => {
-                let digest = self.service().revisions[revision].digest.clone();
+            Effect::Artifact { host, service, revision } => {
+                let digest = self.state.services[service].revisions[revision].digest.clone();
                 self.hosts.get_mut(host).unwrap().2.insert(digest);
             }
-            Effect::Start { host, instance, .. } => {
-                let i = self.service().instances[instance].clone();
-                let revision = self.service().revisions[&i.revision].clone();
+            Effect::Start { host, service, instance } => {
+                let i = self.state.services[service].instances[instance].clone();
+                let revision = self.state.services[service].revisions[&i.revision].clone();
                 let address = self.fleet.hosts[host].address;
                 let endpoint = Some(SocketAddr::new(address, i.host_port.unwrap()));
                 let explain = self.explain();
@@ -404,7 +421,7 @@ impl Sim {
                 let seen = ObservedInstance {
                     adopts: i.adopts.clone(),
                     id: instance.clone(),
-                    service: web(),
+                    service: service.clone(),
                     revision: i.revision.clone(),
                     version: revision.version,
                     rollout: i.rollout.clone(),
@@ -418,7 +435,7 @@ impl Sim {
                 };
                 processes.insert(instance.clone(), Process { seen, up_since: self.now });
             }
-            Effect::Hook { host, instance, .. } => self.run_hook(host, instance),
+            Effect::Hook { host, service, instance } => self.run_hook(host, service, instance),
             Effect::Stop { host, instance, .. } => {
                 self.stops += 1;
                 if let Some(p) = self.hosts.get_mut(host).unwrap().1.get_mut(instance) {
@@ -438,9 +455,10 @@ impl Sim {
 
     /// Containers that nobody accounts for.
     pub(crate) fn orphans(&self) -> Vec<InstanceId> {
-        let s = self.service();
-        let hooks: Vec<_> = s.rollout.iter().flat_map(|r| &r.hooks).map(|h| &h.instance).collect();
-        let known = |id: &&InstanceId| s.instances.contains_key(id) || hooks.contains(id);
+        let all = || self.state.services.values();
+        let hooks: Vec<_> =
+            all().flat_map(|s| &s.rollout).flat_map(|r| &r.hooks).map(|h| &h.instance).collect();
+        let known = |id: &&InstanceId| all().any(|s| s.instances.contains_key(*id)) || hooks.contains(id);
         self.hosts.values().flat_map(|(_, ps, _)| ps.keys()).filter(|id| !known(id)).cloned().collect()
     }
 
@@ -474,7 +492,8 @@ impl Sim {
 
     /// The share that the newest worker of each proxy gives a revision.
     pub(crate) fn current_weight_of(&self, id: &RevisionId) -> Vec<Bp> {
-        let newest = self.proxies.values().filter_map(|p| p.workers.first()).filter_map(|w| w.get(&web()));
+        let newest =
+            self.proxies.values().filter_map(|p| p.workers.first()).filter_map(|w| w.get(&self.about));
         newest.map(|r| share(r, id)).collect()
     }
 
@@ -483,7 +502,7 @@ impl Sim {
         self.proxies
             .values()
             .flat_map(|p| &p.workers)
-            .filter_map(|w| w.get(&web()))
+            .filter_map(|w| w.get(&self.about))
             .map(|r| share(r, id))
             .collect()
     }
@@ -518,6 +537,7 @@ mod crashes;
 pub(crate) mod fixture;
 mod hooks;
 mod proxy;
+mod random;
 mod rules;
 mod stories;
 mod strategies;

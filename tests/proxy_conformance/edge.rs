@@ -31,6 +31,8 @@ conforms!(
     slots_alternate,
     dead_candidate,
     hidden_failures_are_counted,
+    candidates_that_all_hang_up_lose_nothing,
+    the_candidates_that_stay_share_alike,
     counters,
     restart_keeps,
     checks,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pilothouse::fleet::names::Bp;
+use pilothouse::fleet::model::Probe;
+use pilothouse::fleet::names::{Bp, Millis};
 use pilothouse::proxy::haproxy::{Extras, Haproxy, Settings, frontend_lines};
 use pilothouse::proxy::{Direction, Proxy as _, ProxyError};
 use pilothouse::rollout::world::Slot;
@@ -30,6 +31,8 @@ conforms!(
     slots_alternate,
     dead_candidate,
     hidden_failures_are_counted,
+    candidates_that_all_hang_up_lose_nothing,
+    the_candidates_that_stay_share_alike,
     counters,
     restart_keeps,
     checks,
@@ -490,6 +493,31 @@ async fn scenario_12_balance_source_in_the_defaults_does_not_bend_shares() {
     assert!((share - 10.0).abs() < 2.0, "10 % was {share:.2} %");
     for b in stable.iter().chain(&candidate) {
         assert!(b.hits() > 0, "all of these requests came from one client, and still {} has its part", b.id);
+    }
+}
+
+/// Checks of an operator's `defaults` that no instance would pass are not ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_in_the_defaults_are_not_ours() {
+    let http = "    option httpchk GET /nope\n    http-check expect status 599\n";
+    let tcp = "    option tcp-check\n    tcp-check connect\n    tcp-check expect string never-said\n";
+    for defaults in [http, tcp] {
+        let Some(h) = Harness::haproxy_of(Extras::ALL, defaults).await else { return };
+        let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+        for probe in [Probe::Tcp, Probe::Http { path: "/health".into() }] {
+            let mut want = route(Slot::A, &[&a], &[&b], bp(50));
+            for health in [&mut want.health.a, &mut want.health.b] {
+                (health.probe, health.timeout) = (probe.clone(), Millis(300));
+            }
+            h.up(&want).await;
+            // Two failed checks, 200 ms apart and each at most 300 ms long, take a server down.
+            tokio::time::sleep(Duration::from_millis(1300)).await;
+            let slots = h.read().await.workers[0].slots.clone();
+            for slot in [slots.a, slots.b] {
+                assert_eq!(slot.endpoints[0].up, Some(true), "{probe:?} under {defaults}");
+            }
+        }
+        assert_eq!(a.hits() + b.hits(), 0, "a check asked for something else than its path");
     }
 }
 

@@ -187,6 +187,58 @@ pub async fn hidden_failures_are_counted(h: &mut Harness) {
     assert!(good.requests >= 60, "{good:?}");
 }
 
+/// Candidates that all hang up on everything, as those do whose container died while something still accepts for
+/// them: with all of the share on them no client sees it.
+pub async fn candidates_that_all_hang_up_lose_nothing(h: &mut Harness) {
+    let a = Backend::start(1, 1).await;
+    let mut bad = Vec::new();
+    for n in 1..=4 {
+        bad.push(Backend::start(2, n).await);
+    }
+    h.up(&route(Slot::A, &[&a], &bad.iter().collect::<Vec<_>>(), Bp::FULL)).await;
+    requests(h.listen, 80).await;
+    assert_eq!(a.hits(), 0, "nobody needs stable yet");
+    let before: u64 = bad.iter().map(Backend::hits).sum();
+    for b in &bad {
+        b.hang_up.store(true, Ordering::SeqCst);
+    }
+    let client = client();
+    for n in 0..300 {
+        if let Err(e) = get(&client, h.listen, "/").await {
+            panic!("request {n}: {e}");
+        }
+    }
+    let tried = bad.iter().map(Backend::hits).sum::<u64>() - before;
+    assert!(tried >= 4, "the candidates were asked {tried} times");
+    assert!(a.hits() >= 290, "stable answered {}", a.hits());
+}
+
+/// While half of the candidates drain the others carry about the same.
+pub async fn the_candidates_that_stay_share_alike(h: &mut Harness) {
+    let a = Backend::start(1, 1).await;
+    let mut b = Vec::new();
+    for n in 1..=4 {
+        b.push(Backend::start(2, n).await);
+    }
+    let mut want = route(Slot::A, &[&a], &b.iter().collect::<Vec<_>>(), Bp::FULL);
+    h.up(&want).await;
+    requests(h.listen, 400).await;
+    for one in &b {
+        assert!((60..=140).contains(&one.hits()), "{:?}", b.iter().map(Backend::hits).collect::<Vec<_>>());
+    }
+    // The last ones: those that a way of going through them from the front would serve worst.
+    for gone in &mut want.slots.b.endpoints[2..] {
+        gone.state = EndpointState::Drain;
+    }
+    h.up(&want).await;
+    let before: Vec<u64> = b.iter().map(Backend::hits).collect();
+    requests(h.listen, 400).await;
+    let got: Vec<u64> = b.iter().zip(before).map(|(one, before)| one.hits() - before).collect();
+    assert_eq!(got[2] + got[3], 0, "{got:?}");
+    assert!(got[..2].iter().all(|n| (120..=280).contains(n)), "{got:?}");
+    assert_eq!(a.hits(), 0);
+}
+
 /// Counters never go backwards and count what the backends counted.
 pub async fn counters(h: &mut Harness) {
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);

@@ -11,17 +11,23 @@ struct Written {
     dir: tempfile::TempDir,
     journal: Journal,
     wall: u64,
+    /// Not written one by one while there is such a list.
+    together: Option<Vec<Fact>>,
 }
 
 impl Written {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(&dir.path().join("journal.db"), &Head::default()).unwrap().0;
-        Self { dir, journal, wall: 1_000_000 }
+        Self { dir, journal, wall: 1_000_000, together: None }
     }
 
     fn add(&mut self, fact: Fact) {
         self.wall += 1000;
+        if let Some(together) = &mut self.together {
+            together.push(fact);
+            return;
+        }
         self.journal.append(Millis(self.wall), self.wall, vec![fact]).unwrap();
     }
 
@@ -220,4 +226,75 @@ async fn a_reader_cannot_write_and_a_missing_journal_is_an_error() {
     let missing = Reader::new(w.dir.path().join("none.db"));
     assert!(missing.history(None, 1).await.is_err());
     assert!(!w.dir.path().join("none.db").exists());
+}
+
+/// Asked for in mid-rollout: told with the rollout that made way for it.
+#[tokio::test]
+async fn what_was_asked_for_next_is_part_of_the_story() {
+    let mut w = Written::new();
+    let one = w.start("web", 1, None, 1);
+    w.promoted(&one);
+    let two = w.start("web", 2, Some(1), 2);
+    let fleet = fixture::fleet(2, 2, 1, fixture::steps(PLAN));
+    let next = |service: &str, n| Fact::NextQueued {
+        service: service.parse().unwrap(),
+        revision: Box::new(fixture::revision(&fleet, n)),
+        by: "bob".into(),
+    };
+    w.add(next("web", 3));
+    w.add(next("api", 4));
+    w.add(Fact::NextDropped { service: fixture::web(), reason: "no longer in the file".into() });
+    let acts = |s: &Story| -> Vec<(String, String)> {
+        let all = s.acts.iter().map(|a| (a.what.to_string(), a.text.to_string()));
+        all.filter(|(what, _)| what.starts_with("next")).collect()
+    };
+    let told = w.reader().story(two).await.unwrap().unwrap();
+    assert_eq!(
+        acts(&told),
+        [("next".into(), "1.3.0".into()), ("next_dropped".into(), "no longer in the file".into())]
+    );
+    assert_eq!(told.past.from.unwrap().as_str(), "1.1.0");
+    let told = w.reader().story(one).await.unwrap().unwrap();
+    assert_eq!(acts(&told), [], "it was over by then");
+}
+
+/// The last rollout is told without a look at all that was before it.
+#[tokio::test]
+async fn the_last_of_many_rollouts_is_told_at_once() {
+    let many: u64 = std::env::var("PILOTHOUSE_ROLLOUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let mut w = Written::new();
+    w.together = Some(Vec::new());
+    for n in 1..=many {
+        let from = (n > 1).then(|| u32::try_from((n - 1) % 9000).unwrap());
+        let rollout = w.start("web", n, from, u32::try_from(n % 9000).unwrap());
+        let (service, by) = (fixture::web(), Safe::from("alice"));
+        for phase in 0..6 {
+            w.add(Fact::PhaseEntered {
+                service: service.clone(),
+                rollout: rollout.clone(),
+                phase,
+                by: by.clone(),
+            });
+        }
+        w.promoted(&rollout);
+        if n % 200 == 0 || n == many {
+            let facts = w.together.replace(Vec::new()).unwrap_or_default();
+            w.journal.append(Millis(w.wall), w.wall, facts).unwrap();
+        }
+    }
+    let began = std::time::Instant::now();
+    let last = w.reader().story(RolloutId::of(&fixture::web(), many)).await.unwrap().unwrap();
+    let show = began.elapsed();
+    assert_eq!(last.past.to.as_str(), format!("1.{}.0", many % 9000));
+    let began = std::time::Instant::now();
+    let all = w.reader().history(None, 20).await.unwrap();
+    println!("MEASURED {many} rollouts: show of the last {show:?}, history of 20 {:?}", began.elapsed());
+    assert_eq!((all.rollouts.len(), all.more), (20, true));
+    // What is before is not looked at: a body that nothing can be read from would be an error.
+    let db = rusqlite::Connection::open(w.dir.path().join("journal.db")).unwrap();
+    let broken = "UPDATE facts SET body = '{\"fact\":\"revision_known\",' WHERE seq < (SELECT max(seq) - 200 FROM facts)";
+    assert!(db.execute(broken, []).unwrap() > 1000);
+    let again = w.reader().story(RolloutId::of(&fixture::web(), many)).await.unwrap();
+    assert_eq!(again.as_ref(), Some(&last));
+    assert!(w.reader().history(None, 10).await.is_ok());
 }

@@ -1,8 +1,13 @@
 //! What Pilothouse writes for HAProxy: the text of the fleet's own configuration file and of the maps.
 //!
 //! Per service there are three backends. `ph_FLEET_SERVICE_a` and `_b` are the slots. The slot that is not stable
-//! also has stable's servers as backups, so a dead candidate's share falls to stable, never the other way.
+//! also has stable's servers, so a dead candidate's share falls to stable, never the other way.
 //! `ph_FLEET_SERVICE` has stable's servers too: it is the map's default, where a lost entry lands.
+//!
+//! In the slot that is not stable a request is *given* to a candidate (`use-server`), and the balancing, which is
+//! what chooses for every attempt after the first, hardly knows any server but stable's. As backups they would
+//! be asked only once every candidate is known to be dead, and HAProxy does not hold a hang-up that it repeats
+//! elsewhere against a server: a request would meet one dead candidate after the other and fail.
 //!
 //! A service has three maps, changed at run time: its shares, its rules, and the switch of its sticky places. The
 //! backends tell a new visitor the place that the frontend gave them; whoever has one is told nothing, so that
@@ -25,7 +30,16 @@ use crate::text::Safe;
 pub(super) const DICE: u32 = 10_000;
 
 /// Weight of a server that takes requests; a draining one has 0.
-pub(super) const READY_WEIGHT: u32 = 100;
+const READY_WEIGHT: u32 = 100;
+/// Of a candidate in its slot, which rules give its requests to: more than none, as that means draining.
+const GIVEN_WEIGHT: u32 = 1;
+/// Of stable's servers there: the most that HAProxy takes.
+const FALL_BACK_WEIGHT: u32 = 256;
+
+/// How often the candidates are gone through at random before the first usable one is taken. Each time reaches one
+/// with the probability that a random one is usable; what remains goes to the first, which must stay little while
+/// some of them drain.
+const PASSES: usize = 3;
 
 /// Which of a service's three backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,6 +177,8 @@ pub(super) struct Row {
     pub(super) addr: SocketAddr,
     /// Whether it takes new requests.
     pub(super) state: EndpointState,
+    /// The weight that says so: 0 while it drains.
+    pub(super) weight: u32,
 }
 
 /// The fleet's configuration, as text and as data.
@@ -242,9 +258,7 @@ fn body(
                 Place::Neutral => &[][..],
                 Place::Slot(s) => route.slots.get(s).endpoints.as_slice(),
             };
-            // Enough that a request which each candidate in turn drops comes to stable in the end.
-            let retries = if place == Place::Slot(stable) { 3 } else { (own.len() + 2).clamp(3, 10) };
-            common(&mut out, route, health, retries);
+            common(&mut out, route, health);
             set_cookie(&mut out, &crate::proxy::place_cookie(fleet, &route.service));
             if place == Place::Neutral {
                 let marker = marker(stable, generation.unwrap_or_default());
@@ -252,28 +266,53 @@ fn body(
             }
             let mut check =
                 format!("check inter {} rise {} fall {}", ms(health.interval.0), health.rise, health.fall);
-            // A candidate that refuses a connection is not tried again until its checks pass: what is on its way goes to
-            // the others or to stable, instead of meeting one dead candidate after the other until its retries are used
-            // up. Not so for stable, which has nothing to fall back to.
-            if place != Place::Slot(stable) {
+            let falls_back = place == Place::Slot(stable.other());
+            // A candidate that refuses a connection is not tried again until its checks pass. Not so for stable,
+            // which has nothing to fall back to.
+            if falls_back {
                 check.push_str(" observe layer4 error-limit 1 on-error mark-down");
             }
-            for e in own {
-                line(&mut out, &name, e, &check, generation.is_some(), rows);
+            let others: Vec<&RouteEndpoint> = if place == Place::Slot(stable) {
+                Vec::new()
+            } else {
+                let of = route.slots.get(stable).endpoints.iter();
+                of.filter(|e| own.iter().all(|o| o.instance != e.instance)).collect()
+            };
+            if falls_back && !others.is_empty() {
+                give(&mut out, &name, own);
             }
-            if place != Place::Slot(stable) {
-                let primary = backend(fleet, &route.service, Place::Slot(stable));
-                let kind = if place == Place::Neutral { "" } else { "backup " };
-                for e in &route.slots.get(stable).endpoints {
-                    if own.iter().all(|o| o.instance != e.instance) {
-                        let how = format!("{kind}track {primary}/{}", e.instance);
-                        line(&mut out, &name, e, &how, generation.is_some(), rows);
-                    }
-                }
+            let mut servers = Servers { out: &mut out, backend: &name, weights: generation.is_some(), rows };
+            for e in own {
+                servers.line(e, &check, if falls_back { GIVEN_WEIGHT } else { READY_WEIGHT });
+            }
+            let primary = backend(fleet, &route.service, Place::Slot(stable));
+            for e in others {
+                let weight = if falls_back { FALL_BACK_WEIGHT } else { READY_WEIGHT };
+                servers.line(e, &format!("track {primary}/{}", e.instance), weight);
             }
         }
     }
     out
+}
+
+/// The rules by which each request to the backend `name` is given to one of `own` that is usable, at random. HAProxy
+/// itself skips a rule whose server is down; that one drains is known from its weight only.
+fn give(out: &mut String, name: &str, own: &[RouteEndpoint]) {
+    let mut rule = |e: &RouteEndpoint, chance: &str| {
+        let server = &e.instance;
+        let _ = writeln!(out, "    use-server {server} if {{ srv_uweight({name}/{server}) gt 0 }}{chance}");
+    };
+    if own.len() > 1 {
+        for _ in 0..PASSES {
+            for (i, e) in own.iter().enumerate() {
+                let left = own.len() - i;
+                rule(e, &if left > 1 { format!(" {{ rand({left}) eq 0 }}") } else { String::new() });
+            }
+        }
+    }
+    for e in own {
+        rule(e, "");
+    }
 }
 
 /// HAProxy takes no zero here.
@@ -282,28 +321,29 @@ fn ms(ms: u64) -> String {
 }
 
 /// What all three backends share: retries that a client never sees (and that are counted), and the check.
-fn common(out: &mut String, route: &Route, health: &HealthCheck, retries: usize) {
+fn common(out: &mut String, route: &Route, health: &HealthCheck) {
     let _ = writeln!(
         out,
         "    mode http
     balance roundrobin
-    option allbackups
-    retries {retries}
+    retries 3
     option redispatch 1
     retry-on conn-failure empty-response response-timeout
     http-request disable-l7-retry unless METH_GET
     timeout connect 500ms"
     );
     let _ = writeln!(out, "    timeout check {}", ms(health.timeout.0));
-    if let Probe::Http { path } = &health.probe {
-        let _ = writeln!(
-            out,
+    // Written out for both kinds: what an operator's `defaults` say about checks is theirs, not ours.
+    let probe = match &health.probe {
+        Probe::Http { path } => format!(
             "    option httpchk\n    http-check send meth GET uri {} ver HTTP/1.1 hdr Host {}\n    \
              http-check expect status 200-399",
             escaped(path),
             route.service
-        );
-    }
+        ),
+        Probe::Tcp => "    option tcp-check\n    tcp-check connect".to_owned(),
+    };
+    let _ = writeln!(out, "{probe}");
 }
 
 /// Tells a visitor the place they were just given. Nothing sets it unless the service is sticky and they had none.
@@ -328,22 +368,24 @@ fn escaped(path: &str) -> String {
     })
 }
 
-fn line(
-    out: &mut String,
-    backend: &str,
-    endpoint: &RouteEndpoint,
-    how: &str,
+/// Where the server lines of one backend go.
+struct Servers<'a> {
+    out: &'a mut String,
+    backend: &'a str,
+    /// Whether weights are written: they change at run time.
     weights: bool,
-    rows: &mut BTreeMap<(String, String), Row>,
-) {
-    let RouteEndpoint { instance, addr, state } = endpoint;
-    let weight = match (weights, state) {
-        (false, _) => String::new(),
-        (true, EndpointState::Ready) => format!(" weight {READY_WEIGHT}"),
-        (true, EndpointState::Drain) => " weight 0".to_owned(),
-    };
-    let _ = writeln!(out, "    server {instance} {addr} {how}{weight}");
-    rows.insert((backend.to_owned(), instance.to_string()), Row { addr: *addr, state: *state });
+    rows: &'a mut BTreeMap<(String, String), Row>,
+}
+
+impl Servers<'_> {
+    fn line(&mut self, endpoint: &RouteEndpoint, how: &str, ready: u32) {
+        let RouteEndpoint { instance, addr, state } = endpoint;
+        let weight = if *state == EndpointState::Ready { ready } else { 0 };
+        let said = if self.weights { format!(" weight {weight}") } else { String::new() };
+        let _ = writeln!(self.out, "    server {instance} {addr} {how}{said}");
+        let key = (self.backend.to_owned(), instance.to_string());
+        self.rows.insert(key, Row { addr: *addr, state: *state, weight });
+    }
 }
 
 #[cfg(test)]
@@ -393,8 +435,12 @@ mod tests {
             r.text.split("\nbackend ").find(|b| b.lines().next() == Some(name)).unwrap().to_owned()
         };
         assert!(of("ph_shop-eu_web_b").contains(
-            "server web-00000001-1 127.0.0.1:9001 backup track ph_shop-eu_web_a/web-00000001-1 weight 100"
+            "server web-00000001-1 127.0.0.1:9001 track ph_shop-eu_web_a/web-00000001-1 weight 256"
         ));
+        assert!(of("ph_shop-eu_web_b").contains(
+            "use-server web-00000002-1 if { srv_uweight(ph_shop-eu_web_b/web-00000002-1) gt 0 }\n"
+        ));
+        assert!(!of("ph_shop-eu_web_a").contains("use-server"));
         assert!(!of("ph_shop-eu_web_a").contains("web-00000002"));
         assert!(!of("ph_shop-eu_web").contains("web-00000002"));
         assert!(of("ph_shop-eu_web").contains("server pilothouse.a."));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::cli::Master;
-use super::config::{self, DICE, MapEntry, Pairs, Place, READY_WEIGHT, Rendered};
+use super::config::{self, DICE, MapEntry, Pairs, Place, Rendered};
 use super::lines::{self, Lines, ON};
 use super::{parse, rules};
 use crate::fleet::model::{Rule, RuleBy};
@@ -19,6 +19,9 @@ use crate::rollout::world::{EndpointReadback, EndpointState, Route, Slot, SlotRe
 /// From here on, keys of a map match no dice. An old worker whose servers are not the route's any more sends a
 /// slot's share elsewhere; the shares it was told are then kept under `DECLARED + value`.
 const DECLARED: u32 = 20_000;
+
+/// The bits of `srv_admin_state` that mean maintenance, whoever ordered it; the others mean draining.
+const MAINTENANCE: u32 = 0b110_0111;
 
 /// Longest wait for a worker that answers nothing to be gone.
 const ENDING: Duration = Duration::from_secs(1);
@@ -31,13 +34,18 @@ pub(super) struct Live {
     admin: u32,
     running: bool,
     checked: bool,
-    backup: bool,
+    /// One of stable's in the other slot, for what a candidate drops.
+    fall_back: bool,
+    /// Whether rules give it its requests, and not the balancing.
+    given: bool,
     in_flight: u32,
 }
 
 impl Live {
     fn state(&self) -> EndpointState {
-        if self.weight == 0 || self.admin != 0 { EndpointState::Drain } else { EndpointState::Ready }
+        // A candidate is given its requests by rules, which only a weight of 0 or maintenance stops.
+        let stopped = if self.given { self.admin & MAINTENANCE != 0 } else { self.admin != 0 };
+        if self.weight == 0 || stopped { EndpointState::Drain } else { EndpointState::Ready }
     }
 
     fn usable(&self) -> bool {
@@ -148,7 +156,8 @@ impl Worker {
                         worker.generation = Some(generation.to_owned());
                     } else {
                         let in_flight = u32::try_from(row.number("scur")).unwrap_or(u32::MAX);
-                        scur.insert((service, place, server.to_owned()), (in_flight, row.number("bck") > 0));
+                        let tracks = place != Place::Neutral && !row.text("tracked").is_empty();
+                        scur.insert((service, place, server.to_owned()), (in_flight, tracks));
                     }
                 }
             }
@@ -156,18 +165,22 @@ impl Worker {
         for s in parse::servers_state(state) {
             let Some((service, place)) = config::parse_backend(fleet, &s.backend) else { continue };
             let key = (service, place, s.server);
-            let Some(&(in_flight, backup)) = scur.get(&key) else { continue };
+            let Some(&(in_flight, fall_back)) = scur.get(&key) else { continue };
             let live = Live {
                 addr: s.addr,
                 weight: s.weight,
                 admin: s.admin,
                 running: s.running,
                 checked: s.checked,
-                backup,
+                fall_back,
+                given: false,
                 in_flight,
             };
             let (service, place, server) = key;
             worker.services.entry(service).or_default().rows.insert((place, server), live);
+        }
+        for service in worker.services.values_mut() {
+            service.mark_given();
         }
         worker
     }
@@ -204,7 +217,7 @@ impl Worker {
         let mut out: Vec<EndpointReadback> = service
             .rows
             .iter()
-            .filter(|((place, _), live)| *place == Place::Slot(slot) && !live.backup)
+            .filter(|((place, _), live)| *place == Place::Slot(slot) && !live.fall_back)
             .filter_map(|((_, server), live)| {
                 let instance: InstanceId = server.parse().ok()?;
                 let all = || service.rows.iter().filter(|((_, s), _)| s == server).map(|(_, l)| l);
@@ -273,9 +286,8 @@ impl Worker {
             let Some((service, place)) = config::parse_backend(fleet, backend) else { continue };
             let live = self.services.get(&service).and_then(|s| s.rows.get(&(place, server.clone())));
             let Some(live) = live else { continue };
-            let weight = if row.state == EndpointState::Ready { READY_WEIGHT } else { 0 };
-            if live.weight != weight {
-                commands.push(format!("set server {backend}/{server} weight {weight}"));
+            if live.weight != row.weight {
+                commands.push(format!("set server {backend}/{server} weight {}", row.weight));
             }
             // Bits 0 and 3 were set by hand; others are inherited or come from the file.
             if live.admin & 0b1001 != 0 && row.state == EndpointState::Ready {
@@ -303,16 +315,26 @@ fn live_addrs(route: &Route) -> BTreeSet<SocketAddr> {
 }
 
 impl Service {
+    /// As `config` writes the rules: to the candidates' servers, where there is something to fall back to.
+    fn mark_given(&mut self) {
+        let candidates = Place::Slot(self.stable.other());
+        if self.at(candidates).any(|(_, live)| live.fall_back) {
+            for ((place, _), live) in &mut self.rows {
+                live.given = *place == candidates && !live.fall_back;
+            }
+        }
+    }
+
     fn at(&self, place: Place) -> impl Iterator<Item = (&String, &Live)> {
         self.rows.iter().filter(move |((p, _), _)| *p == place).map(|((_, name), live)| (name, live))
     }
 
-    /// The servers that a request coming to `place` may be sent to: the primaries, or when none is usable the
-    /// backups.
+    /// The servers that a request coming to `place` may be sent to at first: its own, or when none is usable those
+    /// that it falls back to.
     fn candidates(&self, place: Place) -> Vec<(&String, &Live)> {
-        let usable = |backup| self.at(place).filter(move |(_, l)| l.usable() && l.backup == backup);
-        let primaries: Vec<_> = usable(false).collect();
-        if primaries.is_empty() { usable(true).collect() } else { primaries }
+        let usable = |back| self.at(place).filter(move |(_, l)| l.usable() && l.fall_back == back);
+        let own: Vec<_> = usable(false).collect();
+        if own.is_empty() { usable(true).collect() } else { own }
     }
 
     /// Whether every request that comes to `place` ends at one of `live`.

@@ -203,7 +203,7 @@ fn aborting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, 
     let away = |i: &&Instance| i.stage == Stage::Stopped && r.kind == Kind::Rollback;
     let whole = r.plan.limits.surge.is_none() || stable_is_whole(service, r) && steer::in_force(service, obs);
     let finished = slot.is_none() && candidates.iter().all(away) && whole;
-    let owed = if finished { Vec::new() } else { owed(service, r, obs) };
+    let owed = if finished { Vec::new() } else { owed(service, r, obs, now) };
     let waited = now.since(r.abort_at) > OWED_AFTER.plus(service.spec.drain.deadline);
     // While the candidate still has to carry a share, the abort is not over, however long it takes.
     let returned = *service.weights.get(r.slot) == Bp::ZERO || slot.is_none();
@@ -423,17 +423,20 @@ fn stable_fails_too(service: &ServiceState, r: &Rollout, obs: &Observed) -> bool
 
 /// What the rollout needs and cannot reach.
 fn out_of_reach(service: &ServiceState, r: &Rollout, obs: &Observed) -> Option<Safe> {
+    // A controller that has just started knows nothing yet, and no reason either.
+    let words = |what: String, error: &Option<Safe>| match error {
+        Some(error) => Safe::new(&format!("{what} cannot be reached: {error}")),
+        None => Safe::new(&format!("{what} was not looked at yet")),
+    };
     for p in &service.spec.proxies {
         if let Some(proxy) = obs.proxies.get(p).filter(|p| !p.reachable) {
-            let error = proxy.error.clone().unwrap_or_default();
-            return Some(Safe::new(&format!("proxy {p} cannot be reached: {error}")));
+            return Some(words(format!("proxy {p}"), &proxy.error));
         }
     }
     let phase = r.phase()?;
     for host in phase.candidate.keys().chain(phase.stable.keys()) {
         if let Some(h) = obs.hosts.get(host).filter(|h| !h.reachable) {
-            let error = h.error.clone().unwrap_or_default();
-            return Some(Safe::new(&format!("host {host} cannot be reached: {error}")));
+            return Some(words(format!("host {host}"), &h.error));
         }
     }
     None

@@ -86,7 +86,7 @@ pub fn drained(service: &ServiceState, i: &Instance, obs: &Observed, now: Millis
 
 /// What is known of a proxy for certain. One that cannot be reached may still be sending; one whose last write failed may
 /// yet carry it out: unknown is not drained.
-fn certain<'a>(proxy: &ProxyName, obs: &'a Observed, now: Millis) -> Option<&'a ProxyObs> {
+pub(super) fn certain<'a>(proxy: &ProxyName, obs: &'a Observed, now: Millis) -> Option<&'a ProxyObs> {
     let failed = obs.failures.get(&format!("routes:{proxy}"));
     let in_doubt = failed.is_some_and(|f| now.since(f.at) < LATE_WRITE);
     obs.proxies.get(proxy).filter(|p| p.reachable && !p.writing && !in_doubt)

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::life::certain;
 use super::place::missing;
 use super::{hooks, judge};
 use crate::fleet::model::Gate;
-use crate::fleet::names::{HostName, InstanceId, Millis};
-use crate::rollout::capacity::{Trust, healthy, serves};
+use crate::fleet::names::{Bp, HostName, InstanceId, Millis};
+use crate::rollout::capacity::{Trust, healthy, in_rotation, serves};
 use crate::rollout::plan::Placement;
 use crate::rollout::reconcile::route;
 use crate::rollout::state::{Instance, Rollout, ServiceState, Stage, State, Status};
@@ -15,27 +16,40 @@ use crate::rollout::world::{HealthVerdict, Observed, RunState};
 use crate::text::Safe;
 
 /// What an abort has not done yet, and why, where that is known.
-pub(super) fn owed(service: &ServiceState, r: &Rollout, obs: &Observed) -> Vec<Safe> {
+pub(super) fn owed(service: &ServiceState, r: &Rollout, obs: &Observed, now: Millis) -> Vec<Safe> {
     let mut owed: Vec<Safe> = Vec::new();
     let failing = |subject: String| obs.failures.get(&subject).map(|f| format!(" ({})", f.error));
+    let share = *service.weights.get(r.slot);
+    let replicas = service.spec.replicas();
+    if share > Bp::ZERO
+        && let Some(stable) = &service.stable
+    {
+        let works = in_rotation(service, stable, obs, Trust::Presumed);
+        owed.push(Safe::new(&format!(
+            "{share} stays on the candidate: {works} of {replicas} instances of stable work"
+        )));
+    }
+    let want = route(service, obs);
     for p in &service.spec.proxies {
         let seen = obs.proxies.get(p);
-        let away =
-            seen.filter(|p| !p.reachable).map(|p| format!(" ({})", p.error.clone().unwrap_or_default()));
-        let still = seen
-            .and_then(|p| p.routes.get(&service.spec.name))
-            .is_some_and(|route| service.slot_of(&r.to).is_some_and(|s| route.reaches(s)));
+        let away = seen.filter(|p| !p.reachable).map(|p| format!(" ({})", unreachable(p.error.as_ref())));
+        let has = seen.and_then(|p| p.routes.get(&service.spec.name));
+        let still = has.is_some_and(|route| service.slot_of(&r.to).is_some_and(|s| route.reaches(s)));
         let why = away.or_else(|| failing(format!("routes:{p}")));
-        if still || why.is_some() || seen.is_none() {
+        if still && share == Bp::ZERO || why.is_some() || seen.is_none() {
             let why = why.unwrap_or_default();
             owed.push(Safe::new(&format!(
-                "proxy {p}: weight 0 for the candidate was not read back yet{why}"
+                "proxy {p}: weight {share} for the candidate was not read back yet{why}"
             )));
+        } else if r.plan.limits.surge.is_some() && !has.is_some_and(|have| have.serves(&want)) {
+            owed.push(Safe::new(&format!("proxy {p}: stable's instances were not all read back yet")));
+        } else if certain(p, obs, now).is_none() {
+            owed.push(Safe::new(&format!("proxy {p}: a write to it may still be on its way")));
         }
     }
     for i in service.of(&r.to).filter(|i| i.stage != Stage::Stopped) {
         let host = obs.hosts.get(&i.host).filter(|h| !h.reachable);
-        let away = host.map(|h| format!(" (host {}: {})", i.host, h.error.clone().unwrap_or_default()));
+        let away = host.map(|h| format!(" (host {}: {})", i.host, unreachable(h.error.as_ref())));
         let why = away
             .or_else(|| failing(format!("stop:{}", i.id)))
             .or_else(|| failing(format!("remove:{}", i.id)))
@@ -50,13 +64,27 @@ pub(super) fn owed(service: &ServiceState, r: &Rollout, obs: &Observed) -> Vec<S
         owed.push(Safe::new(&format!("{what}{why}")));
     }
     for (host, n) in target(service, r).stable.iter().flatten() {
-        let back = |i: &&Instance| i.host == *host && i.stage == Stage::Started && i.admitted;
-        let have = service.stable.iter().flat_map(|s| service.of(s)).filter(back).count();
-        if have < *n as usize {
-            owed.push(Safe::new(&format!("{have} of {n} instances of stable run on {host} again")));
+        let here = || service.stable.iter().flat_map(|s| service.of(s)).filter(|i| i.host == *host);
+        let back = here().filter(|i| i.stage == Stage::Started && i.admitted).count();
+        let works = here().filter(|i| serves(service, i, obs, Trust::Presumed)).count();
+        if back < *n as usize {
+            let why = here().find_map(|i| failing(format!("start:{}", i.id))).unwrap_or_default();
+            owed.push(Safe::new(&format!("{back} of {n} instances of stable run on {host} again{why}")));
+        } else if works < *n as usize {
+            let last = here()
+                .filter_map(|i| obs.health.get(&i.id))
+                .find(|h| h.verdict != HealthVerdict::Healthy)
+                .map(|h| format!(", last probe: {}", h.last))
+                .unwrap_or_default();
+            owed.push(Safe::new(&format!("{works} of {n} instances of stable on {host} work{last}")));
         }
     }
     owed
+}
+
+/// Why something is not reachable: for a reason, or because nobody looked yet.
+fn unreachable(error: Option<&Safe>) -> &str {
+    error.map_or("not looked at yet", Safe::as_str)
 }
 
 /// Whether the phase's target is what the world was read back to be.
@@ -124,7 +152,7 @@ fn surplus(service: &ServiceState, target: &Placement) -> usize {
 #[must_use]
 pub fn waiting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observed, now: Millis) -> Vec<Safe> {
     if r.status == Status::Aborting {
-        return owed(service, r, obs);
+        return owed(service, r, obs, now);
     }
     let mut out = unsettled(service, r, obs);
     if let Some(h) = hooks::running(r) {

@@ -22,6 +22,10 @@ pub(crate) enum Mutant {
     RemoveFirst,
     /// The candidate gets its share as soon as it is placed.
     WeightFirst,
+    /// A proxy is told of the services that are being rolled out, and of no other.
+    ForgetsOthers,
+    /// What one service goes back from, all go back from.
+    DragsOthers,
 }
 
 /// What the harness does to a simulated controller.
@@ -54,7 +58,7 @@ impl Sim {
     /// The facts that follow now; a mutant has its own.
     pub(super) fn decided(&self) -> Vec<Fact> {
         if self.harness.mutant == Mutant::WeightFirst
-            && let Some(s) = self.state.services.get(&web())
+            && let Some(s) = self.state.services.get(&self.about)
             && let Some(r) = s.active().filter(|r| r.status == Status::Running)
             && s.slot_of(&r.to) == Some(r.slot)
             && s.stable.is_some()
@@ -65,7 +69,18 @@ impl Sim {
             let mut weights = s.weights.clone();
             *weights.get_mut(r.slot) = goal;
             *weights.get_mut(r.slot.other()) = goal.rest();
-            return vec![Fact::WeightDecided { service: web(), weights }];
+            return vec![Fact::WeightDecided { service: self.about.clone(), weights }];
+        }
+        if self.harness.mutant == Mutant::DragsOthers {
+            let mut active = self.state.services.values().filter_map(|s| Some((s, s.active()?)));
+            let back = active.clone().any(|(_, r)| r.status == Status::Aborting);
+            let dragged =
+                active.find(|(s, r)| r.status == Status::Running && *s.weights.get(r.slot) > Bp::ZERO);
+            if let Some((s, r)) = dragged.filter(|_| back) {
+                let mut weights = Slots { a: Bp::ZERO, b: Bp::ZERO };
+                *weights.get_mut(r.slot.other()) = Bp::FULL;
+                return vec![Fact::WeightDecided { service: s.spec.name.clone(), weights }];
+            }
         }
         decide::advance(&self.state, &self.obs, self.now)
     }
@@ -88,6 +103,13 @@ impl Sim {
                     grace: Millis(0),
                 }),
             );
+        }
+        if self.harness.mutant == Mutant::ForgetsOthers {
+            for effect in &mut effects {
+                if let Effect::Routes { routes, .. } = effect {
+                    routes.retain(|r| self.state.services[&r.service].active().is_some());
+                }
+            }
         }
         if self.harness.hosts_first {
             effects.sort_by_key(|e| matches!(e, Effect::Routes { .. }));
@@ -113,6 +135,13 @@ impl Sim {
             facts.into_iter().for_each(|f| self.record(f));
         }
         self.dies()
+    }
+}
+
+impl Harness {
+    /// A controller that is wrong, and is not killed.
+    pub(super) fn wrong(mutant: Mutant) -> Self {
+        Self { mutant, ..Self::default() }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::fleet::model::{
     Strategy,
 };
 use crate::fleet::names::InstanceId;
-use crate::fleet::names::{Bp, HostName, Millis, ProxyName, ServiceName};
+use crate::fleet::names::{Bp, HostName, Millis, ProxyName, RevisionId, ServiceName};
 use crate::rollout::state::Revision;
 use crate::rollout::world::{ObservedInstance, Restart, RunState};
 
@@ -21,16 +21,35 @@ pub(crate) fn fleet(hosts: usize, per_host: u32, proxies: usize, steps: Vec<Step
 }
 
 pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: Strategy) -> Fleet {
-    let host_names: Vec<HostName> = (1..=hosts).map(|n| format!("node-{n}").parse().unwrap()).collect();
-    let proxy_names: Vec<ProxyName> = (1..=proxies).map(|n| format!("lb-{n}").parse().unwrap()).collect();
-    let service = Service {
-        name: web(),
+    let host_names = names::<HostName>("node", hosts);
+    let proxy_names = names::<ProxyName>("lb", proxies);
+    let placement = host_names.iter().map(|h| (h.clone(), per_host)).collect();
+    let web = service("web", 9000, placement, proxy_names.clone(), strategy);
+    fleet_of(&host_names, &proxy_names, vec![web])
+}
+
+/// `PREFIX-1` and so on.
+pub(crate) fn names<T: std::str::FromStr<Err: std::fmt::Debug>>(prefix: &str, n: usize) -> Vec<T> {
+    (1..=n).map(|n| format!("{prefix}-{n}").parse().unwrap()).collect()
+}
+
+/// A service whose ports on each host begin at `port`.
+pub(crate) fn service(
+    name: &str,
+    port: u16,
+    placement: BTreeMap<HostName, u32>,
+    proxies: Vec<ProxyName>,
+    strategy: Strategy,
+) -> Service {
+    let per_host = placement.values().copied().max().unwrap_or(0);
+    Service {
+        name: name.parse().unwrap(),
         run: Run::Command { argv: vec!["app".into()] },
         version: None,
         versions: vec![],
-        placement: host_names.iter().map(|h| (h.clone(), per_host)).collect(),
+        placement,
         port: 8080,
-        host_ports: (9000, 9000 + u16::try_from(per_host * 3).unwrap()),
+        host_ports: (port, port + u16::try_from(per_host * 3).unwrap()),
         address: Address::Published,
         network: None,
         env: BTreeMap::new(),
@@ -49,9 +68,13 @@ pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: 
         progress_deadline: Millis::secs(600),
         keep: Millis::secs(60),
         restore: false,
-        proxies: proxy_names.clone(),
+        proxies,
         domains: vec![],
-    };
+    }
+}
+
+/// A fleet of these services.
+pub(crate) fn fleet_of(hosts: &[HostName], proxies: &[ProxyName], services: Vec<Service>) -> Fleet {
     let host = |(n, name): (usize, &HostName)| {
         let address = format!("10.0.0.{}", n + 1).parse().unwrap();
         (
@@ -69,21 +92,37 @@ pub(crate) fn fleet_with(hosts: usize, per_host: u32, proxies: usize, strategy: 
         production: false,
         state_dir: None,
         require_serve: false,
-        hosts: host_names.iter().enumerate().map(host).collect(),
-        proxies: proxy_names.iter().map(proxy).collect(),
-        services: [(web(), service)].into(),
+        hosts: hosts.iter().enumerate().map(host).collect(),
+        proxies: proxies.iter().map(proxy).collect(),
+        services: services.into_iter().map(|s| (s.name.clone(), s)).collect(),
         hash: "0".into(),
     }
 }
 
 pub(crate) fn revision(fleet: &Fleet, n: u32) -> Revision {
+    revision_of(fleet, &web(), n)
+}
+
+/// Services may be made of the same image, never of the same revision: their configuration is part of that.
+pub(crate) fn revision_of(fleet: &Fleet, service: &ServiceName, n: u32) -> Revision {
+    let place = service_number(service);
     Revision {
-        id: format!("{n:08x}").parse().unwrap(),
+        id: format!("{place:04x}{n:04x}").parse().unwrap(),
         version: format!("1.{n}.0").parse().unwrap(),
         digest: format!("sha256:{n}"),
-        spec: fleet.services[&web()].clone(),
+        spec: fleet.services[service].clone(),
         env_hash: String::new(),
     }
+}
+
+/// 0 for `web`, so that its revisions are plain numbers.
+fn service_number(service: &ServiceName) -> u32 {
+    if *service == web() { 0 } else { service.as_str().bytes().map(u32::from).sum() }
+}
+
+/// The `n` of [`revision_of`].
+pub(crate) fn number_of(revision: &RevisionId) -> u32 {
+    u32::from_str_radix(revision.as_str(), 16).unwrap() & 0xffff
 }
 
 pub(crate) fn steps(gates: &[(u16, Option<Gate>)]) -> Vec<Step> {
@@ -95,10 +134,10 @@ pub(crate) fn steps(gates: &[(u16, Option<Gate>)]) -> Vec<Step> {
 
 impl Sim {
     /// A hook runs and is over at once. A container that exists is not made again.
-    pub(super) fn run_hook(&mut self, host: &HostName, instance: &InstanceId) {
-        let r = self.service().active().unwrap();
+    pub(super) fn run_hook(&mut self, host: &HostName, service: &ServiceName, instance: &InstanceId) {
+        let r = self.state.services[service].active().unwrap();
         let (to, rollout) = (r.to.clone(), r.id.clone());
-        let revision = self.service().revisions[&to].clone();
+        let revision = self.state.services[service].revisions[&to].clone();
         let (_, processes, _) = self.hosts.get_mut(host).unwrap();
         let made = processes.get(instance).map(|p| p.seen.never_ran());
         if made == Some(false) {
@@ -110,7 +149,7 @@ impl Sim {
         let seen = ObservedInstance {
             adopts: None,
             id: instance.clone(),
-            service: web(),
+            service: service.clone(),
             revision: to,
             version: revision.version,
             rollout,

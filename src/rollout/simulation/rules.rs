@@ -5,9 +5,10 @@ use super::*;
 impl Sim {
     /// Rules that bind decisions.
     pub(super) fn check_fact(&self, fact: &Fact) {
+        // Before its first release a service is not there yet.
+        let Some(s) = fact.service().and_then(|name| self.state.services.get(name)) else { return };
         match fact {
             Fact::WeightDecided { weights, .. } => {
-                let s = self.service();
                 let sum = weights.a.get() + weights.b.get();
                 assert!(sum == 10_000 || (sum == 0 && (s.stable.is_none() || s.down)), "rule 2: {weights:?}");
                 if s.active().is_none() && !s.down && s.stable.is_some() {
@@ -53,7 +54,6 @@ impl Sim {
                 }
             }
             Fact::InstanceLeaving { instance, .. } => {
-                let s = self.service();
                 let (Some(r), Some(i)) = (s.active(), s.instances.get(instance)) else { return };
                 let sends = s.slot_of(&i.revision).is_some_and(|slot| *s.weights.get(slot) > Bp::ZERO);
                 if self.fleet.hosts[&i.host].out || !sends || !healthy(s, i, &self.obs) {
@@ -66,7 +66,6 @@ impl Sim {
                 assert!(others.count() >= least as usize, "rule 2: {instance} leaves, too few stay");
             }
             Fact::InstancePlaced { .. } | Fact::InstanceRevived { .. } => {
-                let s = self.service();
                 if let (Some(r), Fact::InstancePlaced { revision, .. }) = (s.active(), fact) {
                     let first = decide::hook_passed(s, r, HookKind::BeforeStart);
                     assert!(*revision != r.to || first, "started before its hook");
@@ -78,7 +77,6 @@ impl Sim {
                 }
             }
             Fact::Promoted { .. } => {
-                let s = self.service();
                 let r = s.active().unwrap();
                 assert_eq!(*s.weights.get(r.slot), Bp::FULL, "promoted without all of the traffic");
             }
@@ -86,13 +84,52 @@ impl Sim {
         }
     }
 
+    /// What is decided for a service is what would be decided if there were no other: none disturbs another.
+    pub(super) fn check_alone(&self, facts: &[Fact]) {
+        // Costs as much as deciding itself, so not every time.
+        if self.state.services.len() < 2 || !(self.now.0 / 500).is_multiple_of(4) {
+            return;
+        }
+        for name in self.state.services.keys() {
+            let of: Vec<&Fact> = facts.iter().filter(|f| f.service() == Some(name)).collect();
+            // What became of instances is decided first, for all services together: the others wait for it.
+            if of.is_empty() && !facts.is_empty() {
+                continue;
+            }
+            let mut alone = self.state.clone();
+            alone.services.retain(|n, _| n == name);
+            let expected = decide::advance(&alone, &self.obs, self.now);
+            assert!(
+                of.iter().copied().eq(&expected),
+                "rule: {name} is disturbed by another service: {of:?} and not {expected:?}"
+            );
+        }
+    }
+
+    /// When there is nothing more to decide, an abort that is not over has words for what it waits for.
+    pub(super) fn check_words(&self) {
+        for s in self.state.services.values() {
+            let Some(r) = s.active().filter(|r| r.status == Status::Aborting) else { continue };
+            let waiting = decide::waiting(&self.state, s, r, &self.obs, self.now);
+            assert!(!waiting.is_empty(), "{} has no words for what it waits for\n{s:#?}", r.id);
+        }
+    }
+
     /// Rules that bind effects, held against the world itself and not what is known of it.
     pub(super) fn check_effect(&self, effect: &Effect) {
         match effect {
+            Effect::Routes { proxy, routes, .. } => {
+                for (name, s) in &self.state.services {
+                    let has = routes.iter().any(|r| r.service == *name);
+                    let serves = s.spec.proxies.contains(proxy) && s.stable.is_some() && !s.down;
+                    assert!(has || !serves, "rule 2: {proxy} is to forget {name}");
+                }
+            }
             Effect::Start { service, instance, .. } => {
                 let s = &self.state.services[service];
                 let digest = &s.revisions[&s.instances[instance].revision].digest;
-                for (name, (_, _, images)) in self.hosts.iter().filter(|(n, _)| !self.fleet.hosts[*n].out) {
+                let its = |n: &HostName| s.spec.placement.contains_key(n) && !self.fleet.hosts[n].out;
+                for (name, (_, _, images)) in self.hosts.iter().filter(|(n, _)| its(n)) {
                     assert!(images.contains(digest), "rule 4: started before {name} had the artifact");
                 }
             }
@@ -132,7 +169,7 @@ impl Sim {
 
     /// What was adopted is never stopped or removed before somebody allowed it.
     fn may_be_touched(&self, instance: &InstanceId) {
-        let i = self.service().instances.get(instance);
+        let i = self.state.services.values().find_map(|s| s.instances.get(instance));
         let mut seen = self.hosts.values().filter_map(|(_, ps, _)| ps.get(instance));
         let unknown = i.is_none() && seen.any(|p| p.seen.adopts.is_some());
         assert!(!unknown, "{instance} was adopted and let go of");
@@ -140,21 +177,23 @@ impl Sim {
     }
 
     fn is_ours(&self, instance: &InstanceId) {
-        let s = self.service();
-        assert!(
+        let has = |s: &super::super::state::ServiceState| {
             s.instances.contains_key(instance)
                 || s.removed.contains(instance)
-                || s.rollout.iter().flat_map(|r| &r.hooks).any(|h| h.instance == *instance),
-            "rule 5: {instance} is not ours"
-        );
+                || s.rollout.iter().flat_map(|r| &r.hooks).any(|h| h.instance == *instance)
+        };
+        assert!(self.state.services.values().any(has), "rule 5: {instance} is not ours");
     }
 
     /// What must hold in the world after every step, once something serves.
     pub(super) fn check_world(&self) {
-        if self.now < self.excused_until {
+        self.state.services.values().for_each(|s| self.check_service(s));
+    }
+
+    fn check_service(&self, s: &super::super::state::ServiceState) {
+        if self.excused_until.get(&s.spec.name).is_some_and(|until| self.now < *until) {
             return;
         }
-        let s = self.service();
         if s.stable.is_none() || s.down {
             return;
         }
@@ -162,8 +201,10 @@ impl Sim {
         if s.active().is_some_and(|r| r.plan.limits.unavailable >= s.spec.replicas()) {
             return;
         }
-        for (name, p) in &self.proxies {
-            let Some(route) = p.workers[0].get(&web()) else { panic!("{name} lost its route") };
+        for (name, p) in self.proxies.iter().filter(|(name, _)| s.spec.proxies.contains(name)) {
+            let Some(route) = p.workers[0].get(&s.spec.name) else {
+                panic!("rule 2: {name} lost its route to {}", s.spec.name)
+            };
             for slot in Slot::BOTH {
                 let has = route.slots.get(slot);
                 if has.weight == Bp::ZERO {

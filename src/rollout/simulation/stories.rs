@@ -1,10 +1,7 @@
-//! Stories of rollouts in the simulated world: named ones, then thousands of random ones.
-
-use proptest::prelude::*;
+//! Stories of rollouts in the simulated world, by name.
 
 use super::super::world::Means;
 use super::*;
-use crate::fleet::model::{Batch, Choose, Hook, Hooks, Rule, RuleBy, Strategy};
 
 fn manual() -> Vec<Step> {
     steps(&[(5, Some(Gate::Manual)), (25, Some(Gate::Manual)), (50, Some(Gate::Manual))])
@@ -408,6 +405,22 @@ fn a_rollback_while_the_kept_one_is_taken_out_starts_the_same_instances_again() 
 }
 
 #[test]
+fn a_freeze_says_what_was_not_looked_at_yet() {
+    let lb: ProxyName = "lb-2".parse().unwrap();
+    for (error, said) in [
+        (None, "proxy lb-2 was not looked at yet"),
+        (Some("connection refused"), "proxy lb-2 cannot be reached: connection refused"),
+    ] {
+        let mut sim = released(manual());
+        sim.deploy(2, Kind::Release).unwrap();
+        sim.set_reachable(None, Some("lb-2"), false);
+        sim.obs.proxies.get_mut(&lb).unwrap().error = error.map(Into::into);
+        sim.step_without_trouble();
+        assert_eq!(sim.service().active().unwrap().frozen.as_ref().map(|f| f.as_str()), Some(said));
+    }
+}
+
+#[test]
 fn a_proxy_in_use_cannot_be_taken_out_of_the_file() {
     let mut sim = released(manual());
     let refused = sim.load(|f| drop(f.services.get_mut(&web()).unwrap().proxies.pop())).unwrap_err();
@@ -433,157 +446,5 @@ impl Sim {
         let reach: Vec<bool> =
             self.hosts.values().map(|h| h.0).chain(self.proxies.values().map(|p| p.reachable)).collect();
         self.step_with(&reach);
-    }
-}
-
-fn random_strategy(dice: &mut Dice, replicas: u32) -> Strategy {
-    let gates = [
-        None,
-        Some(Gate::Manual),
-        Some(Gate::Pause(Millis::secs(2))),
-        Some(Gate::HealthyFor(Millis::secs(2))),
-    ];
-    let pick = |d: &mut Dice| gates[d.below(4) as usize];
-    let rule = || Rule { by: RuleBy::Cookie, name: "tester".into(), value: "1".into() };
-    let batch = |d: &mut Dice| {
-        if d.chance(30) { Batch::Host } else { Batch::Count(1 + d.below(u64::from(replicas)) as u32) }
-    };
-    match dice.below(5) {
-        0 => Strategy::InPlace { batch: batch(dice), min_healthy_time: Millis(500 * dice.below(4)) },
-        1 => {
-            let max_unavailable = dice.below(u64::from(replicas)) as u32;
-            let max_surge = dice.below(3) as u32;
-            Strategy::Rolling {
-                batch: batch(dice),
-                max_unavailable,
-                max_surge: if max_unavailable == 0 { max_surge.max(1) } else { max_surge },
-                min_healthy_time: Millis(500 * dice.below(4)),
-                healthy_deadline: Millis::secs(120),
-            }
-        }
-        2 => Strategy::BlueGreen {
-            preview: dice.chance(50).then(rule),
-            gates: pick(dice).into_iter().collect(),
-        },
-        3 => Strategy::Canary {
-            steps: steps(&[(5, pick(dice)), (30, pick(dice)), (60, pick(dice))]),
-            sticky: dice.chance(50),
-            tester: dice.chance(50).then(rule),
-        },
-        _ => Strategy::Ab {
-            choose: if dice.chance(50) { Choose::Rule(rule()) } else { Choose::Share(Bp::percent(20)) },
-            duration: Millis::secs(2),
-        },
-    }
-}
-
-/// One random story: verbs, faults and crashes; then the faults stop, and it must come to an end.
-fn random_story(seed: u64) {
-    let mut dice = Dice::new(seed.wrapping_mul(0x2545_F491_4F6C_DD1D));
-    let (hosts, per_host) = (1 + dice.below(3) as usize, 1 + dice.below(3) as u32);
-    let strategy = random_strategy(&mut dice, hosts as u32 * per_host);
-    let mut shape = fleet_with(hosts, per_host, 1 + dice.below(2) as usize, strategy);
-    let mut hook = || {
-        let (idempotent, irreversible) = (dice.chance(50), dice.chance(20));
-        let hook = Hook { run: vec!["x".into()], timeout: Millis::secs(60), idempotent, irreversible };
-        dice.chance(20).then_some(hook)
-    };
-    let hooks = Hooks { before_start: hook(), before_traffic: hook(), after_promote: hook() };
-    shape.services.values_mut().for_each(|s| s.hooks = hooks.clone());
-    let mut sim = Sim::new(shape, seed);
-    sim.deploy(1, Kind::Release).unwrap();
-    sim.run_until("first release", 100, |s| s.ended() == Some(Outcome::Done));
-    sim.faults = Faults {
-        effect_fails: dice.below(30),
-        write_slow: if dice.chance(50) { dice.below(60) } else { 0 },
-        stop_never: false,
-        write_late: if dice.chance(30) { dice.below(20) } else { 0 },
-        unreachable: dice.below(10),
-        instance_dies: if dice.chance(50) { dice.below(3) } else { 0 },
-        crash: dice.below(10),
-    };
-    for _ in 0..dice.below(80) {
-        match dice.below(16) {
-            0 => drop(sim.verb(Intent::Promote { full: false })),
-            1 => drop(sim.verb(Intent::Promote { full: true })),
-            2 => drop(sim.verb(Intent::Pause)),
-            3 => drop(sim.verb(Intent::Resume)),
-            4 if dice.chance(30) => drop(sim.verb(Intent::Abort)),
-            5 => drop(sim.deploy(1 + dice.below(4) as u32, Kind::Release)),
-            6 => {
-                if let Some(k) = &sim.service().kept {
-                    let n = u32::from_str_radix(k.revision.as_str(), 16).unwrap();
-                    drop(sim.deploy(n, Kind::Rollback));
-                }
-            }
-            7 => sim.crash(),
-            8 => {
-                let hosts: Vec<HostName> = sim.service().spec.placement.keys().cloned().collect();
-                let host = hosts[dice.below(hosts.len() as u64) as usize].clone();
-                drop(sim.verb(Intent::Hold(host)));
-            }
-            9 => drop(sim.verb(Intent::Retry(None))),
-            _ => {}
-        }
-        sim.step();
-    }
-    sim.faults = Faults::default();
-    // Longer than the progress deadline: a rollout that waits for a stable that lost an instance ends by it.
-    for n in 0..2400 {
-        sim.step();
-        if sim.service().active().is_some_and(|r| !r.held.is_empty()) {
-            drop(sim.verb(Intent::Retry(None)));
-        }
-        match sim.service().active().map(|r| r.status) {
-            // A pause that comes back (candidate and stable both failing) is for the operator to end.
-            Some(Status::Paused) if n > 600 => drop(sim.verb(Intent::Abort)),
-            Some(Status::Paused) => drop(sim.verb(Intent::Resume)),
-            // Not all the time: a promotion counts as progress.
-            Some(Status::Running) if sim.service().active().is_some_and(|r| r.settled_at.is_some()) => {
-                drop(sim.verb(Intent::Promote { full: false }));
-            }
-            Some(_) => {}
-            None if sim.service().next.is_some() => {}
-            None => break,
-        }
-    }
-    assert!(sim.ended().is_some(), "liveness: {}", sim.explain());
-    // An abort that owed something is still cleaning up; a kept revision is cooling.
-    sim.run_until("at rest", 900, |s| {
-        let svc = s.service();
-        let stable = svc.stable.clone().unwrap();
-        s.orphans().is_empty()
-            && svc.kept.as_ref().is_none_or(|k| k.warm_until.is_none())
-            && svc.instances.values().all(|i| i.revision == stable || i.stage == Stage::Stopped)
-            && s.weight_of(&stable).iter().all(|w| *w == Bp::FULL)
-    });
-}
-
-#[test]
-fn one_seed() {
-    if let Some(seed) = std::env::var("PILOTHOUSE_SEED").ok().and_then(|s| s.parse().ok()) {
-        random_story(seed);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: std::env::var("PILOTHOUSE_SEQUENCES").ok().and_then(|n| n.parse().ok()).unwrap_or(5000),
-        failure_persistence: None,
-        // The same sequences every time, so that a change is judged and not the dice; PILOTHOUSE_DICE=N rolls others.
-        rng_seed: proptest::test_runner::RngSeed::Fixed(
-            std::env::var("PILOTHOUSE_DICE").ok().and_then(|n| n.parse().ok()).unwrap_or(1),
-        ),
-        ..ProptestConfig::default()
-    })]
-    // Two halves, so that two cores share them.
-    #[test]
-    fn whatever_happens_the_safety_rules_hold_and_it_ends(seed: u64) {
-        random_story(seed | 1);
-    }
-
-    #[test]
-    fn whatever_else_happens_the_safety_rules_hold_and_it_ends(seed: u64) {
-        random_story(seed & !1);
     }
 }

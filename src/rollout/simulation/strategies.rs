@@ -261,6 +261,30 @@ fn a_candidate_that_is_not_healthy_in_time_is_taken_back() {
 }
 
 #[test]
+fn an_abort_that_waits_for_a_short_stable_says_so() {
+    for strategy in [rolling(1, 1, 0), rolling(1, 0, 1)] {
+        let mut sim = released(strategy, 2, 2);
+        sim.deploy(2, Kind::Release).unwrap();
+        sim.run_until("half", 200, |s| s.service().weights.b >= Bp::percent(50));
+        sim.sick.insert(id(1));
+        sim.verb(Intent::Abort).unwrap();
+        for _ in 0..100 {
+            sim.step();
+        }
+        let s = sim.service();
+        let r = s.active().expect("it cannot end while the candidate carries requests");
+        let said = format!("{:?}", decide::waiting(&sim.state, s, r, &sim.obs, sim.now));
+        let share = *s.weights.get(r.slot);
+        assert!(share > Bp::ZERO);
+        assert!(said.contains(&format!("{share} stays on the candidate: 0 of 4 instances")), "{said}");
+        assert!(said.contains("of stable") && said.contains("node-1"), "{said}");
+        sim.sick.clear();
+        finish(&mut sim, "stable is well again");
+        sim.run_until("stable is whole again", 300, |s| whole(s, 1));
+    }
+}
+
+#[test]
 fn what_is_lost_comes_back_by_itself_only_where_the_fleet_file_says_so() {
     for restore in [false, true] {
         let mut sim = released_with(all_strategies().remove(0).1, 2, 2, |s| s.restore = restore);
