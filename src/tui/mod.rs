@@ -5,8 +5,9 @@
 //! | `model` | all that is known; no I/O, no clock |
 //! | `rows` | the order of the instances and the counts, derived from the model |
 //! | `update` | what each message does to the model, and what is to be done outside |
+//! | `palette` | commands by name: what is offered for a text, and what it means |
 //! | `dialog` | questions before something happens, and what counts as an answer |
-//! | `keys` | the one table of keys: dispatch, bar and help page |
+//! | `keys` | the one table of keys: dispatch, bar, help page and palette |
 //! | `view` | the picture, one pane per file, each a pure function of the model |
 //! | `theme` | palettes and glyphs |
 //! | `screen` | the picture's difference as bytes |
@@ -23,6 +24,7 @@ mod format;
 pub mod keys;
 mod link;
 pub mod model;
+pub mod palette;
 pub mod replay;
 mod rows;
 pub mod screen;

@@ -9,6 +9,7 @@ use crate::client::ClientError;
 use crate::text::Safe;
 
 use super::dialog::Dialog;
+use super::palette::Palette;
 
 /// Log lines kept.
 pub const LOG_LINES: usize = 2000;
@@ -75,6 +76,8 @@ pub enum Overlay {
     Help(usize),
     /// A question.
     Dialog(Box<Dialog>),
+    /// A command is being typed.
+    Palette(Palette),
 }
 
 /// How loud a notice is.

@@ -4,10 +4,11 @@ use crate::text::Safe;
 use crate::tui::dialog::{Ask, Pick};
 use crate::tui::keys::{self, Action, Key};
 use crate::tui::model::{Link, Logs, Loudness, Model, Overlay, Pane, Replay};
+use crate::tui::palette::Palette;
 use crate::tui::replay::{SPEEDS, STEP_MS};
 use crate::tui::view;
 
-use super::{Cmd, ask, tell};
+use super::{Cmd, ask, command, tell};
 
 /// A key was pressed.
 pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
@@ -34,7 +35,7 @@ fn refuse(model: &mut Model, why: String) {
     }
 }
 
-fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
+pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
     match action {
         Action::Abort => ask::open(model, Ask::Abort),
         Action::Pause => return ask::pause(model),
@@ -48,6 +49,11 @@ fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Accept => return ask::accept(model),
         Action::Cancel => ask::cancel(model),
         Action::Erase => ask::erase(model),
+        Action::EraseAll => ask::erase_all(model),
+        Action::Palette => model.overlay = Overlay::Palette(Palette::default()),
+        Action::Complete => command::complete(model),
+        // Only the palette knows which.
+        Action::Service => {}
         Action::Logs => return follow(model),
         Action::Filter => {
             model.filtering = true;
@@ -126,7 +132,7 @@ pub(super) fn follow_again(model: &mut Model) -> Vec<Cmd> {
     vec![Cmd::Follow { generation, instance }]
 }
 
-fn back(model: &mut Model) -> Vec<Cmd> {
+pub(super) fn back(model: &mut Model) -> Vec<Cmd> {
     if model.logs.take().is_some() {
         return vec![Cmd::Unfollow];
     }
@@ -152,6 +158,11 @@ fn service(model: &mut Model, by: isize) {
     let at = names.iter().position(|n| Some(*n) == model.service.as_ref()).unwrap_or(0);
     let to = at.saturating_add_signed(by).min(names.len().saturating_sub(1));
     let next = names.get(to).map(|n| (*n).clone());
+    select_service(model, next);
+}
+
+/// Looks at another service.
+pub(super) fn select_service(model: &mut Model, next: Option<Safe>) {
     if next != model.service {
         model.service = next;
         model.cursor = 0;
@@ -169,6 +180,10 @@ fn page(model: &Model) -> isize {
 fn scroll(model: &mut Model, by: isize) {
     if let Overlay::Dialog(_) = model.overlay {
         ask::choose(model, by > 0);
+        return;
+    }
+    if let Overlay::Palette(_) = model.overlay {
+        command::choose(model, by);
         return;
     }
     if let Overlay::Help(top) = &mut model.overlay {

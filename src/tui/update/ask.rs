@@ -5,8 +5,9 @@ use crate::client::ClientError;
 use crate::text::Safe;
 use crate::tui::dialog::{Ask, Dialog, Pick, QUIET_MS, single_hosts, stance};
 use crate::tui::model::{Input, Loudness, Model, Overlay, Pending, Planned, sentence, word};
+use crate::tui::palette::Palette;
 
-use super::{Cmd, open_dialog, open_pick, tell};
+use super::{Cmd, command, open_dialog, open_palette, open_pick, tell};
 
 /// Opens a question about the selected service.
 pub(super) fn open(model: &mut Model, ask: Ask) {
@@ -30,16 +31,22 @@ pub(super) fn retry(model: &mut Model) -> Vec<Cmd> {
         open(model, Ask::Retry);
         return vec![];
     };
-    let (name, version) = (service.name.clone(), r.to.as_str().to_owned());
+    let version = r.to.as_str().to_owned();
+    plan(model, version)
+}
+
+/// Asks the controller for the plan of a version of the selected service, which is the question.
+pub(super) fn plan(model: &mut Model, version: String) -> Vec<Cmd> {
+    let Some(service) = model.service_view().map(|s| s.name.clone()) else { return vec![] };
     open(model, Ask::Planning { version: version.clone() });
-    vec![Cmd::Plan { service: name, version }]
+    vec![Cmd::Plan { service, version }]
 }
 
 /// `y`, or Enter after the name was typed.
 pub(super) fn confirm(model: &mut Model) -> Vec<Cmd> {
     let now = model.now_ms;
     let quiet_since = |t: Option<u64>| t.is_some_and(|t| now.saturating_sub(t) >= QUIET_MS);
-    let after_key = model.input_ms.is_none_or(|t| now.saturating_sub(t) >= QUIET_MS);
+    let after_key = quiet(model);
     let Overlay::Dialog(dialog) = &model.overlay else { return vec![] };
     let complaint = if let Some(changed) = dialog.moved_on(model) {
         Some(format!("not sent: it has changed since you opened this; {changed}. Esc, then look again"))
@@ -76,6 +83,11 @@ pub(super) fn confirm(model: &mut Model) -> Vec<Cmd> {
     send(model, dialog.service, verb, decision, hash, dialog.seen)
 }
 
+/// Whether the key now is not in one breath with the one before: pasted letters and bounced keys are.
+pub(super) fn quiet(model: &Model) -> bool {
+    model.input_ms.is_none_or(|t| model.now_ms.saturating_sub(t) >= QUIET_MS)
+}
+
 fn send(
     model: &mut Model,
     service: Safe,
@@ -108,6 +120,9 @@ pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
         model.filtering = false;
         return vec![];
     }
+    if open_palette(model).is_some() {
+        return command::run(model);
+    }
     if open_pick(model).is_none() {
         return confirm(model);
     }
@@ -120,11 +135,7 @@ pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
     let complaint = match (choice, model.can(dialog.verb())) {
         (_, Err(why)) => why,
         (None, _) => "type a version, or choose one with the arrows".into(),
-        (Some(version), Ok(_)) if !plausible(&version) => {
-            format!(
-                "'{version}' is no version: a version has letters, digits, '_', '.' and '-', and starts with none of the last two"
-            )
-        }
+        (Some(version), Ok(_)) if !plausible(&version) => no_version(&version),
         (Some(version), Ok(_)) => {
             if let Some(dialog) = open_dialog(model) {
                 dialog.ask = Ask::Planning { version: version.clone() };
@@ -139,8 +150,15 @@ pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
     vec![]
 }
 
+/// Why a text cannot be a version.
+pub(super) fn no_version(text: &str) -> String {
+    format!(
+        "'{text}' is no version: a version has letters, digits, '_', '.' and '-', and starts with none of the last two"
+    )
+}
+
 /// Whether it is worth asking the controller, which checks for itself.
-fn plausible(version: &str) -> bool {
+pub(super) fn plausible(version: &str) -> bool {
     !version.starts_with(['.', '-'])
         && version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
@@ -191,6 +209,11 @@ pub(super) fn letter(model: &mut Model, c: char) {
         model.rows_stale = true;
         return;
     }
+    if let Some(palette) = open_palette(model) {
+        palette.input.push(c);
+        (palette.cursor, palette.complaint) = (None, None);
+        return;
+    }
     let Some(dialog) = open_dialog(model) else { return };
     dialog.complaint = None;
     match (&mut dialog.ask, &mut dialog.type_name) {
@@ -209,11 +232,31 @@ pub(super) fn erase(model: &mut Model) {
     if model.filtering {
         model.filter.text.pop();
         model.rows_stale = true;
+    } else if let Some(palette) = open_palette(model) {
+        (palette.cursor, palette.complaint) = (None, None);
+        // Nothing left to take back: the colon goes.
+        if palette.input.text.pop().is_none() {
+            model.overlay = Overlay::None;
+        }
     } else if let Some(pick) = open_pick(model) {
         pick.input.text.pop();
         pick.cursor = None;
     } else if let Some(typed) = open_dialog(model).and_then(|d| d.type_name.as_mut()) {
         typed.text.pop();
+    }
+}
+
+/// All that was typed.
+pub(super) fn erase_all(model: &mut Model) {
+    if model.filtering {
+        model.filter = Input::default();
+        model.rows_stale = true;
+    } else if let Some(palette) = open_palette(model) {
+        *palette = Palette::default();
+    } else if let Some(pick) = open_pick(model) {
+        *pick = Pick::default();
+    } else if let Some(typed) = open_dialog(model).and_then(|d| d.type_name.as_mut()) {
+        typed.text.clear();
     }
 }
 
@@ -252,9 +295,9 @@ pub(super) fn choose(model: &mut Model, down: bool) {
     }
 }
 
-/// A paste counts only where text is typed that changes nothing by itself: the filter and the version.
+/// A paste counts only where text is typed that changes nothing by itself: the filter, the version and the palette.
 pub(super) fn paste(model: &mut Model, text: &str) {
-    if !model.filtering && open_pick(model).is_none() {
+    if !model.filtering && open_pick(model).is_none() && open_palette(model).is_none() {
         tell(model, Loudness::Note, "a paste was ignored: keys are not read from pastes");
         return;
     }

@@ -2,6 +2,7 @@
 
 mod act;
 mod ask;
+mod command;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use crate::text::Safe;
 use super::dialog::{self, Ask};
 use super::keys::Key;
 use super::model::{LOG_CHARS, LOG_LINES, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
+use super::palette::Palette;
 
 /// How long a notice stays that nobody has to act on.
 const NOTICE_MS: u64 = 8_000;
@@ -337,6 +339,14 @@ fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
 fn open_dialog(model: &mut Model) -> Option<&mut dialog::Dialog> {
     match &mut model.overlay {
         Overlay::Dialog(d) => Some(d),
+        _ => None,
+    }
+}
+
+/// The palette, if it is open.
+fn open_palette(model: &mut Model) -> Option<&mut Palette> {
+    match &mut model.overlay {
+        Overlay::Palette(p) => Some(p),
         _ => None,
     }
 }

@@ -1,3 +1,5 @@
+mod palette;
+
 use super::*;
 use crate::api::{API_VERSION, ApiError, Delta, EventView, Snapshot, VerbKind};
 use crate::tui::dialog::QUIET_MS;

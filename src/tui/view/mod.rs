@@ -13,6 +13,7 @@ mod health;
 mod help;
 mod logs;
 mod notes;
+mod palette;
 mod pen;
 mod rollout;
 mod services;
@@ -249,6 +250,7 @@ pub fn render(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         Overlay::None => {}
         Overlay::Help(top) => help::draw(model, theme, *top, p.body(), buf),
         Overlay::Dialog(d) => dialogs::draw(model, theme, d, p.body(), buf),
+        Overlay::Palette(typed) => palette::draw(model, theme, typed, p.body(), buf),
     }
     notice(model, theme, p.body(), buf);
     bar::draw(model, theme, p.bar, buf);
@@ -311,6 +313,10 @@ fn frame(
 
 /// The line above the bar.
 fn notice(model: &Model, theme: &Theme, body: Rect, buf: &mut Buffer) {
+    // The palette says itself what is not possible.
+    if let Overlay::Palette(_) = model.overlay {
+        return;
+    }
     let lost;
     let notice = match (&model.notice, &model.link) {
         (Some(notice), _) => notice,

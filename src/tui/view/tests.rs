@@ -92,7 +92,7 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 19] = [
+const SCENES: [&str; 20] = [
     "canary",
     "empty",
     "undeployed",
@@ -100,6 +100,7 @@ const SCENES: [&str; 19] = [
     "abort",
     "deploy",
     "help",
+    "palette",
     "production",
     "finished",
     "held",
@@ -153,6 +154,11 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
         "abort" => {
             let mut m = model(fixture::production(), size);
             press(&mut m, "a");
+            m
+        }
+        "palette" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, ":r");
             m
         }
         "help" => {
@@ -342,6 +348,17 @@ fn the_worst_that_can_be_is_said_first_and_red() {
 }
 
 #[test]
+fn the_palette_dims_what_is_not_possible_and_says_why() {
+    let buf = picture(&mut scene("palette", (80, 24)), &COLOUR);
+    let at = find(&buf, "resume");
+    assert!(buf[at].modifier.contains(Modifier::DIM));
+    find(&buf, "[resume is not possible: web-7 is running]");
+    let chosen = find(&buf, "▶ rollback");
+    assert_eq!(buf[(chosen.0 + 2, chosen.1)].fg, Color::LightCyan);
+    assert!(!buf[(chosen.0 + 2, chosen.1)].modifier.contains(Modifier::DIM));
+}
+
+#[test]
 fn the_bar_offers_what_the_keys_do() {
     let bar = |m: &mut Model| text(&picture(m, &COLOUR)).lines().last().unwrap().to_owned();
     let moving = bar(&mut scene("canary", (120, 24)));
@@ -421,7 +438,7 @@ proptest! {
     fn no_size_no_model_and_no_keys_panic(
         snapshot in any_snapshot(),
         size in prop_oneof![(0u16..12, 0u16..8), (0u16..250, 0u16..60)],
-        keys in "[a-zA-Z0-9 /?!\n]{0,12}",
+        keys in "[a-zA-Z0-9 :/?!\n]{0,12}",
         lost in any::<bool>(),
         ascii in any::<bool>(),
     ) {
