@@ -215,7 +215,7 @@ pub fn context(model: &Model) -> Context {
             (Ask::Rollback { .. }, None) if choosing(model, d) => Context::Choose,
             (_, None) => Context::Confirm,
         },
-        Overlay::None if model.filtering => Context::Filter,
+        Overlay::None if model.filtering.is_some() => Context::Filter,
         Overlay::None if model.replay.is_some() => Context::Replay,
         Overlay::None if model.logs.is_some() => Context::Logs,
         Overlay::None => Context::Board,

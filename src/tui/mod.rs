@@ -6,6 +6,7 @@
 //! | `rows` | the order of the instances and the counts, derived from the model |
 //! | `update` | what each message does to the model, and what is to be done outside |
 //! | `palette` | commands by name: what is offered for a text, and what it means |
+//! | `filter` | what a list is filtered by |
 //! | `dialog` | questions before something happens, and what counts as an answer |
 //! | `keys` | the one table of keys: dispatch, bar, help page and palette |
 //! | `view` | the picture, one pane per file, each a pure function of the model |
@@ -18,6 +19,7 @@
 
 mod app;
 pub mod dialog;
+pub mod filter;
 #[doc(hidden)]
 pub mod fixture;
 mod format;

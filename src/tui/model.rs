@@ -9,6 +9,7 @@ use crate::client::ClientError;
 use crate::text::Safe;
 
 use super::dialog::Dialog;
+use super::filter::{Filter, Filters, List};
 use super::palette::Palette;
 
 /// Log lines kept.
@@ -113,12 +114,62 @@ pub struct Logs {
     pub lines: VecDeque<LogEntry>,
     /// Lines that were pushed out.
     pub dropped: u64,
-    /// Lines between the last line shown and the last line there is; 0 follows.
+    /// Which of the lines the filter leaves, counted from the first that ever came; only while there is a filter.
+    pub hits: Option<VecDeque<u64>>,
+    /// Lines (of those the filter leaves) between the last line shown and the last there is; 0 follows.
     pub back: usize,
     /// Columns scrolled to the right.
     pub left: usize,
     /// Why no more lines come.
     pub ended: Option<Safe>,
+}
+
+impl Logs {
+    /// Takes a line in.
+    pub fn push(&mut self, line: LogEntry, filter: &Filter) {
+        let hit = filter.matches([line.text.as_str()]);
+        let number = self.dropped + self.lines.len() as u64;
+        self.lines.push_back(line);
+        if let Some(hits) = self.hits.as_mut().filter(|_| hit) {
+            hits.push_back(number);
+        }
+        if self.back > 0 && (hit || self.hits.is_none()) {
+            self.back += 1;
+        }
+        if self.lines.len() > LOG_LINES {
+            self.lines.pop_front();
+            let hits = self.hits.as_mut();
+            if let Some(hits) = hits.filter(|h| h.front() == Some(&self.dropped)) {
+                hits.pop_front();
+            }
+            self.dropped += 1;
+        }
+        self.back = self.back.min(self.count().saturating_sub(1));
+    }
+
+    /// Looks at all lines again, through another filter.
+    pub fn refilter(&mut self, filter: &Filter) {
+        let numbered = self.lines.iter().zip(self.dropped..);
+        let hits = || numbered.filter(|(l, _)| filter.matches([l.text.as_str()])).map(|(_, n)| n).collect();
+        self.hits = filter.active().then(hits);
+        self.back = 0;
+    }
+
+    /// Lines that the filter leaves.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.hits.as_ref().map_or(self.lines.len(), VecDeque::len)
+    }
+
+    /// The line `n` of those.
+    #[must_use]
+    pub fn line(&self, n: usize) -> Option<&LogEntry> {
+        let at = match &self.hits {
+            None => n,
+            Some(hits) => usize::try_from(hits.get(n)?.checked_sub(self.dropped)?).ok()?,
+        };
+        self.lines.get(at)
+    }
 }
 
 /// One line of typing.
@@ -239,10 +290,12 @@ pub struct Model {
     pub cursor: usize,
     /// Instances and probes of all services, not only the selected one.
     pub all_services: bool,
-    /// What the instances are filtered by; `!` in front shows those that do not match.
-    pub filter: Input,
-    /// Whether the filter is being typed.
-    pub filtering: bool,
+    /// Instances in the fleet pane's scope, before its filter.
+    pub in_scope: usize,
+    /// What the lists are filtered by.
+    pub filters: Filters,
+    /// The list whose filter is being typed.
+    pub filtering: Option<List>,
     /// Probes scrolled back.
     pub health_back: usize,
     /// Events scrolled back.
@@ -297,6 +350,17 @@ impl Model {
     pub fn row(&self, n: usize) -> Option<&InstanceView> {
         let at = *self.rows.get(n)?;
         self.snapshot.as_ref()?.instances.get(at as usize)
+    }
+
+    /// The list that a filter would be for now.
+    #[must_use]
+    pub fn list(&self) -> List {
+        match self.focus {
+            _ if self.logs.is_some() => List::Logs,
+            Pane::Health => List::Health,
+            Pane::Events => List::Events,
+            Pane::Services | Pane::Rollout | Pane::Fleet => List::Fleet,
+        }
     }
 
     /// Whether the picture is current.

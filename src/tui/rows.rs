@@ -1,9 +1,10 @@
 //! Which instances the fleet pane shows and in which order, and the header's counts: derived from the snapshot, and
 //! only when something they come from has changed.
 
-use crate::api::{HealthView, InstanceView, Role, ServiceView};
+use crate::api::{EventView, HealthView, InstanceView, Level, ProbeView, Role, ServiceView};
 use crate::text::Safe;
 
+use super::filter::{Filter, List};
 use super::model::{Counts, Model, Widths, health_word};
 
 impl Model {
@@ -26,8 +27,8 @@ impl Model {
         else {
             return false;
         };
-        // What is filtered by may have changed.
-        self.filter.text.is_empty()
+        let filter = self.filters.of(List::Fleet);
+        (!filter.active() || matches(old, filter) == matches(new, filter))
             && (&old.service, &old.host, &old.version, old.role)
                 == (&new.service, &new.host, &new.version, new.role)
     }
@@ -52,17 +53,19 @@ impl Model {
     /// The rows of the fleet pane, and what comes from them.
     fn sort(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
-        let (negate, needle) = match self.filter.text.strip_prefix('!') {
-            Some(rest) => (true, rest.to_lowercase()),
-            None => (false, self.filter.text.to_lowercase()),
-        };
-        let wanted = |i: &InstanceView| {
-            (self.all_services || Some(&i.service) == self.service.as_ref())
-                && (needle.is_empty() || matches(i, &needle) != negate)
-        };
+        let filter = self.filters.of(List::Fleet);
+        let filtered = filter.active();
         self.rows.clear();
+        self.in_scope = 0;
         let mut widths = Widths::default();
-        for (n, i) in snapshot.instances.iter().enumerate().filter(|(_, i)| wanted(i)) {
+        for (n, i) in snapshot.instances.iter().enumerate() {
+            if !self.all_services && Some(&i.service) != self.service.as_ref() {
+                continue;
+            }
+            self.in_scope += 1;
+            if filtered && !matches(i, filter) {
+                continue;
+            }
             self.rows.push(u32::try_from(n).unwrap_or(u32::MAX));
             let fit = |w: &mut u16, text: &Safe| *w = (*w).max(super::view::columns(text.as_str()));
             fit(&mut widths.host, &i.host);
@@ -86,6 +89,43 @@ impl Model {
         self.instance = self.row(self.cursor).map(|i| i.id.clone());
     }
 
+    /// The probes that the health pane shows, and how many there were before its filter.
+    #[must_use]
+    pub fn probes(&self) -> (Vec<&ProbeView>, usize) {
+        let all = self.snapshot.as_ref().map(|s| s.probes.as_slice()).unwrap_or_default();
+        let in_scope = all.iter().filter(|p| self.all_services || Some(&p.service) == self.service.as_ref());
+        let before = in_scope.clone().count();
+        let filter = self.filters.of(List::Health);
+        (in_scope.filter(|p| probe_matches(p, filter)).collect(), before)
+    }
+
+    /// Whether a new probe is one more line of the health pane.
+    #[must_use]
+    pub fn shows_probe(&self, p: &ProbeView) -> bool {
+        (self.all_services || Some(&p.service) == self.service.as_ref())
+            && probe_matches(p, self.filters.of(List::Health))
+    }
+
+    /// The events that the events pane shows.
+    #[must_use]
+    pub fn events(&self) -> Vec<&EventView> {
+        let all = self.snapshot.as_ref().map(|s| s.events.as_slice()).unwrap_or_default();
+        all.iter().filter(|e| self.shows_event(e)).collect()
+    }
+
+    /// Whether a new event is one more line of the events pane.
+    #[must_use]
+    pub fn shows_event(&self, e: &EventView) -> bool {
+        let level = match e.level {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        let about = [&e.service, &e.rollout].into_iter().flatten().map(Safe::as_str);
+        let said = [e.text.as_str(), e.by.as_str(), e.kind.as_str(), level];
+        self.filters.of(List::Events).matches(said.into_iter().chain(about))
+    }
+
     /// Moves the selection in the fleet pane to row `to`.
     pub fn select_row(&mut self, to: usize) {
         self.cursor = to.min(self.rows.len().saturating_sub(1));
@@ -102,13 +142,18 @@ fn rank(role: Role) -> u8 {
     }
 }
 
-fn matches(i: &InstanceView, needle: &str) -> bool {
+fn probe_matches(p: &ProbeView, filter: &Filter) -> bool {
+    let word = if p.ok { "ok" } else { "FAIL" };
+    filter.matches([p.host.as_str(), p.instance.as_str(), p.result.as_str(), p.service.as_str(), word])
+}
+
+fn matches(i: &InstanceView, filter: &Filter) -> bool {
     let role = match i.role {
         Role::Stable => "stable",
         Role::Candidate => "candidate",
         Role::Old => "old",
     };
-    [
+    filter.matches([
         i.host.as_str(),
         i.id.as_str(),
         i.version.as_str(),
@@ -116,16 +161,7 @@ fn matches(i: &InstanceView, needle: &str) -> bool {
         i.probe.as_str(),
         health_word(i.health),
         role,
-    ]
-    .iter()
-    .any(|field| contains(field, needle))
-}
-
-/// Whether `field` contains `needle`, which is in lower case, whatever the case of `field`.
-fn contains(field: &str, needle: &str) -> bool {
-    if field.is_ascii() {
-        let (field, needle) = (field.as_bytes(), needle.as_bytes());
-        return field.windows(needle.len()).any(|w| w.eq_ignore_ascii_case(needle));
-    }
-    field.to_lowercase().contains(needle)
+        // Where all services are shown.
+        i.service.as_str(),
+    ])
 }

@@ -88,7 +88,7 @@ pub const TABLE: &[Binding] = &[
     bind(&[K::Char('l')], "l", "logs", "logs of the selected instance, followed", A::Logs, PANES, G::Look, 9).named(&["logs"]),
     bind(&[K::Esc, K::Char('q'), K::Char('l')], "Esc", "back", "back from logs or a large pane", A::Back, &[C::Logs], G::Look, 6),
     bind(&[K::Esc], "Esc", "back", "back from logs or a large pane", A::Back, PANES, G::Look, 0),
-    bind(&[K::Char('/')], "/", "filter", "filter instances by host, id, version, state, health; !text for the others", A::Filter, PANES, G::Look, 10).named(&["filter"]),
+    bind(&[K::Char('/')], "/", "filter", "filter the list: text or a regular expression, !text for the others; Esc clears", A::Filter, VERBS, G::Look, 10).named(&["filter"]),
     bind(&[K::Char(':')], ":", "command", "every verb, pane and option by name; Tab completes", A::Palette, MOVES, G::Look, 12),
     bind(&[K::Char('s')], "s", "scope", "instances and probes of this service, or of all", A::Scope, PANES, G::Look, 14).named(&["scope"]),
     bind(&[K::Enter], "Enter", "zoom", "give the focused pane the whole screen, or take it back", A::Zoom, PANES, G::Look, 13).named(&["zoom"]),

@@ -2,6 +2,7 @@
 
 use crate::text::Safe;
 use crate::tui::dialog::{Ask, Pick};
+use crate::tui::filter::List;
 use crate::tui::keys::{self, Action, Key};
 use crate::tui::model::{Link, Logs, Loudness, Model, Overlay, Pane, Replay};
 use crate::tui::palette::Palette;
@@ -55,10 +56,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         // Only the palette knows which.
         Action::Service => {}
         Action::Logs => return follow(model),
-        Action::Filter => {
-            model.filtering = true;
-            model.focus = Pane::Fleet;
-        }
+        Action::Filter => ask::filter(model),
         Action::Scope => {
             model.all_services = !model.all_services;
             model.rows_stale = true;
@@ -119,6 +117,8 @@ fn follow(model: &mut Model) -> Vec<Cmd> {
     let Some(instance) = model.instance_view().map(|i| i.id.clone()) else { return vec![] };
     model.counter += 1;
     let generation = model.counter;
+    // What was looked for in another log is not looked for in this one.
+    model.filters.of_mut(List::Logs).set("");
     model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
     vec![Cmd::Follow { generation, instance }]
 }
@@ -128,21 +128,32 @@ pub(super) fn follow_again(model: &mut Model) -> Vec<Cmd> {
     let Some(instance) = model.logs.as_ref().map(|l| l.instance.clone()) else { return vec![] };
     model.counter += 1;
     let generation = model.counter;
-    model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
+    let mut logs = Logs { instance: instance.clone(), generation, ..Logs::default() };
+    logs.refilter(model.filters.of(List::Logs));
+    model.logs = Some(logs);
     vec![Cmd::Follow { generation, instance }]
 }
 
-pub(super) fn back(model: &mut Model) -> Vec<Cmd> {
-    if model.logs.take().is_some() {
-        return vec![Cmd::Unfollow];
-    }
-    if model.zoom {
+fn back(model: &mut Model) -> Vec<Cmd> {
+    let list = model.list();
+    if list == List::Logs && model.filters.of(list).active() {
+        ask::filter_by(model, list, "");
+    } else if model.logs.is_some() {
+        return close_logs(model);
+    } else if model.zoom {
         model.zoom = false;
-    } else if !model.filter.text.is_empty() {
-        model.filter.text.clear();
-        model.rows_stale = true;
+    } else {
+        let active = |l: &List| model.filters.of(*l).active();
+        let all = [list, List::Fleet, List::Health, List::Events];
+        if let Some(list) = all.into_iter().find(active) {
+            ask::filter_by(model, list, "");
+        }
     }
     vec![]
+}
+
+pub(super) fn close_logs(model: &mut Model) -> Vec<Cmd> {
+    if model.logs.take().is_some() { vec![Cmd::Unfollow] } else { vec![] }
 }
 
 fn focus(model: &mut Model, by: usize) {
@@ -191,7 +202,7 @@ fn scroll(model: &mut Model, by: isize) {
         return;
     }
     if let Some(logs) = &mut model.logs {
-        logs.back = logs.back.saturating_add_signed(-by).min(logs.lines.len().saturating_sub(1));
+        logs.back = logs.back.saturating_add_signed(-by).min(logs.count().saturating_sub(1));
         return;
     }
     match model.focus {
@@ -201,11 +212,11 @@ fn scroll(model: &mut Model, by: isize) {
             model.select_row(to);
         }
         Pane::Health => {
-            let most = model.snapshot.as_ref().map_or(0, |s| s.probes.len());
+            let most = model.probes().0.len();
             model.health_back = model.health_back.saturating_add_signed(-by).min(most.saturating_sub(1));
         }
         Pane::Events => {
-            let most = model.snapshot.as_ref().map_or(0, |s| s.events.len());
+            let most = model.events().len();
             model.events_back = model.events_back.saturating_add_signed(-by).min(most.saturating_sub(1));
         }
     }

@@ -1,10 +1,11 @@
-//! Opening, answering and leaving questions.
+//! Opening, answering and leaving questions, and typing.
 
 use crate::api::Verb;
 use crate::client::ClientError;
 use crate::text::Safe;
 use crate::tui::dialog::{Ask, Dialog, Pick, QUIET_MS, single_hosts, stance};
-use crate::tui::model::{Input, Loudness, Model, Overlay, Pending, Planned, sentence, word};
+use crate::tui::filter::List;
+use crate::tui::model::{Loudness, Model, Overlay, Pane, Pending, Planned, sentence, word};
 use crate::tui::palette::Palette;
 
 use super::{Cmd, command, open_dialog, open_palette, open_pick, tell};
@@ -116,8 +117,7 @@ fn send(
 
 /// Enter in a question that takes text.
 pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
-    if model.filtering {
-        model.filtering = false;
+    if model.filtering.take().is_some() {
         return vec![];
     }
     if open_palette(model).is_some() {
@@ -192,9 +192,8 @@ pub(super) fn planned(
 
 /// Esc.
 pub(super) fn cancel(model: &mut Model) {
-    if std::mem::take(&mut model.filtering) {
-        model.filter = Input::default();
-        model.rows_stale = true;
+    if let Some(list) = model.filtering.take() {
+        filter_by(model, list, "");
         return;
     }
     if let Overlay::Dialog(d) = std::mem::take(&mut model.overlay) {
@@ -202,11 +201,40 @@ pub(super) fn cancel(model: &mut Model) {
     }
 }
 
+/// Begins to type the filter of the list that has the focus.
+pub(super) fn filter(model: &mut Model) {
+    let list = model.list();
+    if list == List::Fleet {
+        model.focus = Pane::Fleet;
+    }
+    model.filtering = Some(list);
+}
+
+/// Filters a list by a text; by none when it is empty.
+pub(super) fn filter_by(model: &mut Model, list: List, text: &str) {
+    model.filters.of_mut(list).set(text);
+    refiltered(model, list);
+}
+
+/// The filter of a list is another one: its end is in sight again.
+fn refiltered(model: &mut Model, list: List) {
+    match list {
+        List::Fleet => model.rows_stale = true,
+        List::Health => model.health_back = 0,
+        List::Events => model.events_back = 0,
+        List::Logs => {
+            if let Some(logs) = &mut model.logs {
+                logs.refilter(model.filters.of(list));
+            }
+        }
+    }
+}
+
 /// A letter where text is typed, or a letter that is no answer.
 pub(super) fn letter(model: &mut Model, c: char) {
-    if model.filtering {
-        model.filter.push(c);
-        model.rows_stale = true;
+    if let Some(list) = model.filtering {
+        model.filters.of_mut(list).push(c);
+        refiltered(model, list);
         return;
     }
     if let Some(palette) = open_palette(model) {
@@ -229,9 +257,9 @@ pub(super) fn letter(model: &mut Model, c: char) {
 
 /// Backspace.
 pub(super) fn erase(model: &mut Model) {
-    if model.filtering {
-        model.filter.text.pop();
-        model.rows_stale = true;
+    if let Some(list) = model.filtering {
+        model.filters.of_mut(list).pop();
+        refiltered(model, list);
     } else if let Some(palette) = open_palette(model) {
         (palette.cursor, palette.complaint) = (None, None);
         // Nothing left to take back: the colon goes.
@@ -248,9 +276,8 @@ pub(super) fn erase(model: &mut Model) {
 
 /// All that was typed.
 pub(super) fn erase_all(model: &mut Model) {
-    if model.filtering {
-        model.filter = Input::default();
-        model.rows_stale = true;
+    if let Some(list) = model.filtering {
+        filter_by(model, list, "");
     } else if let Some(palette) = open_palette(model) {
         *palette = Palette::default();
     } else if let Some(pick) = open_pick(model) {
@@ -297,7 +324,7 @@ pub(super) fn choose(model: &mut Model, down: bool) {
 
 /// A paste counts only where text is typed that changes nothing by itself: the filter, the version and the palette.
 pub(super) fn paste(model: &mut Model, text: &str) {
-    if !model.filtering && open_pick(model).is_none() && open_palette(model).is_none() {
+    if model.filtering.is_none() && open_pick(model).is_none() && open_palette(model).is_none() {
         tell(model, Loudness::Note, "a paste was ignored: keys are not read from pastes");
         return;
     }

@@ -3,7 +3,7 @@
 use crate::text::Safe;
 use crate::tui::dialog::Ask;
 use crate::tui::keys::{Action, Context};
-use crate::tui::model::{Model, Overlay, Pane};
+use crate::tui::model::{Model, Overlay};
 use crate::tui::palette::{Offer, offers};
 
 use super::{Cmd, act, ask, open_palette};
@@ -77,7 +77,7 @@ pub(super) fn run(model: &mut Model) -> Vec<Cmd> {
     // What is about the panes needs to see them.
     let mut cmds = match offer.binding.contexts.contains(&Context::Logs) || model.logs.is_none() {
         true => vec![],
-        false => act::back(model),
+        false => act::close_logs(model),
     };
     cmds.extend(carry_out(model, offer.binding.action, offer.argument));
     cmds
@@ -89,9 +89,10 @@ fn carry_out(model: &mut Model, action: Action, argument: String) -> Vec<Cmd> {
         (Action::Rollback, false) => ask::open(model, Ask::Rollback { host: Some(argument.into()) }),
         (Action::Service, false) => act::select_service(model, Some(argument.into())),
         (Action::Filter, false) => {
-            model.focus = Pane::Fleet;
-            model.filter.text = argument;
-            model.rows_stale = true;
+            ask::filter(model);
+            if let Some(list) = model.filtering.take() {
+                ask::filter_by(model, list, &argument);
+            }
         }
         _ => return act::act(model, action),
     }

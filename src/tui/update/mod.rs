@@ -11,8 +11,9 @@ use crate::client::{ClientError, Update};
 use crate::text::Safe;
 
 use super::dialog::{self, Ask};
+use super::filter::List;
 use super::keys::Key;
-use super::model::{LOG_CHARS, LOG_LINES, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
+use super::model::{LOG_CHARS, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
 use super::palette::Palette;
 
 /// How long a notice stays that nobody has to act on.
@@ -250,8 +251,8 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                         model.rows_stale |= !model.same_row(i);
                     }
                     Change::InstanceGone(_) => (model.counts_stale, model.rows_stale) = (true, true),
-                    Change::Event(_) => events += 1,
-                    Change::Probe(_) => probes += 1,
+                    Change::Event(e) => events += usize::from(model.shows_event(e)),
+                    Change::Probe(p) => probes += usize::from(model.shows_probe(p)),
                     Change::Watchers(_) | Change::Alarms(_) | Change::Environment(..) => {}
                     Change::ServiceGone(name) => {
                         model.service_ms.remove(name);
@@ -316,6 +317,7 @@ fn answered(model: &mut Model, id: u64, result: Result<VerbReply, ClientError>) 
 }
 
 fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
+    let filter = model.filters.of(List::Logs);
     let Some(logs) = model.logs.as_mut().filter(|l| l.generation == generation) else { return };
     for line in lines {
         let text = if line.text.as_str().len() > LOG_CHARS {
@@ -323,16 +325,8 @@ fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
         } else {
             line.text
         };
-        logs.lines.push_back(LogEntry { text, ..line });
-        if logs.back > 0 {
-            logs.back += 1;
-        }
-        if logs.lines.len() > LOG_LINES {
-            logs.lines.pop_front();
-            logs.dropped += 1;
-        }
+        logs.push(LogEntry { text, ..line }, filter);
     }
-    logs.back = logs.back.min(logs.lines.len().saturating_sub(1));
 }
 
 /// The question that is open, if one is.

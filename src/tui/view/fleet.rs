@@ -7,6 +7,7 @@ use ratatui::layout::Rect;
 
 use super::pen::Pen;
 use crate::api::{HealthView, InstanceView, Role};
+use crate::tui::filter::List;
 use crate::tui::format;
 use crate::tui::model::{HostTrouble, Model, Pane, health_word};
 use crate::tui::theme::{Theme, Tone};
@@ -105,16 +106,12 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         Some(name) if !model.all_services => name.as_str(),
         _ => "all services",
     };
-    let count = match model.rows.len() {
-        n if model.filter.text.is_empty() => format!(" {n}"),
-        n => format!(" {n} match"),
-    };
-    let mut title = vec![(scope, Tone::Accent), (count.as_str(), Tone::Dim)];
-    let filter =
-        format!(" /{}{}", model.filter.text, if model.filtering { theme.glyphs().caret } else { "" });
-    if model.filtering || !model.filter.text.is_empty() {
-        title.push((filter.as_str(), Tone::Selected));
+    let mut title = vec![(scope.to_owned(), Tone::Accent)];
+    let filter = super::filter_title(model, theme, List::Fleet, (model.rows.len(), model.in_scope));
+    if filter.is_empty() {
+        title.push((format!(" {}", model.in_scope), Tone::Dim));
     }
+    title.extend(filter);
     let lost: Vec<String> = snapshot
         .hosts
         .iter()
@@ -126,9 +123,9 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         .collect();
     let lost = if lost.is_empty() { String::new() } else { format!(" ! {}", lost.join(", ")) };
     if !lost.is_empty() {
-        title.push((lost.as_str(), Tone::Bad));
+        title.push((lost, Tone::Bad));
     }
-    let mut inner = super::frame(model, theme, area, Pane::Fleet, &title, buf);
+    let mut inner = super::frame(model, theme, area, Pane::Fleet, &super::borrowed(&title), buf);
     let head = super::cut_top(&mut inner, 1);
     let columns = columns(model, inner.width.saturating_sub(2));
     let mut pen = Pen::new(buf, theme, head, 0);
@@ -145,7 +142,7 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         }
     }
     if model.rows.is_empty() {
-        let text = match (model.filter.text.is_empty(), &model.service) {
+        let text = match (!model.filters.of(List::Fleet).active(), &model.service) {
             (false, _) => "no instance matches the filter (Esc clears it)".to_owned(),
             (true, Some(name)) => format!("no instance of {name} yet"),
             (true, None) => "no instances yet".to_owned(),

@@ -23,6 +23,7 @@ mod tests;
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::filter::List;
 use super::format;
 use super::model::{Link, Loudness, Model, Notice, Overlay, Pane};
 use super::theme::{Theme, Tone};
@@ -309,6 +310,34 @@ fn frame(
     let left = 1 + u16::from(area.x > buf.area.x);
     cut_left(&mut inner, left);
     inner
+}
+
+/// A title that was put together, as [`frame`] takes it.
+fn borrowed(title: &[(String, Tone)]) -> Vec<(&str, Tone)> {
+    title.iter().map(|(text, tone)| (text.as_str(), *tone)).collect()
+}
+
+/// What a pane's title says of its list's filter: the text, how many of how many it leaves, and what is wrong with it.
+fn filter_title(
+    model: &Model,
+    theme: &Theme,
+    list: List,
+    (shown, all): (usize, usize),
+) -> Vec<(String, Tone)> {
+    let filter = model.filters.of(list);
+    let typing = model.filtering == Some(list);
+    if !typing && !filter.active() {
+        return vec![];
+    }
+    let caret = if typing { theme.glyphs().caret } else { "" };
+    let mut out = vec![
+        (format!(" /{}{caret}", filter.text()), Tone::Selected),
+        (format!(" {shown} of {all}"), if shown == 0 { Tone::Warn } else { Tone::Dim }),
+    ];
+    if let Some(wrong) = filter.wrong() {
+        out.push((format!(" ! {wrong}"), Tone::Bad));
+    }
+    out
 }
 
 /// The line above the bar.

@@ -92,7 +92,7 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 20] = [
+const SCENES: [&str; 21] = [
     "canary",
     "empty",
     "undeployed",
@@ -101,6 +101,7 @@ const SCENES: [&str; 20] = [
     "deploy",
     "help",
     "palette",
+    "filters",
     "production",
     "finished",
     "held",
@@ -154,6 +155,11 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
         "abort" => {
             let mut m = model(fixture::production(), size);
             press(&mut m, "a");
+            m
+        }
+        "filters" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "4/fail\n5/bob|alice\n3/9c1e(");
             m
         }
         "palette" => {
@@ -348,6 +354,22 @@ fn the_worst_that_can_be_is_said_first_and_red() {
 }
 
 #[test]
+fn a_filter_stands_in_its_title_with_how_many_of_how_many_and_what_is_wrong() {
+    let buf = picture(&mut scene("filters", (80, 24)), &COLOUR);
+    let at = find(&buf, "/9c1e(▏");
+    assert!(buf[at].modifier.contains(Modifier::REVERSED));
+    find(&buf, "/9c1e(▏ 2 of 8");
+    assert_eq!(buf[find(&buf, "! unclosed group")].fg, Color::LightRed);
+    find(&buf, "/fail 1 of 8");
+    find(&buf, "/bob|alice 2 of 5");
+    let mut m = model(fixture::canary(), (80, 24));
+    press(&mut m, "3/zzz\n");
+    let buf = picture(&mut m, &COLOUR);
+    assert_eq!(buf[find(&buf, "0 of 8")].fg, Color::Yellow);
+    find(&buf, "no instance matches the filter (Esc clears it)");
+}
+
+#[test]
 fn the_palette_dims_what_is_not_possible_and_says_why() {
     let buf = picture(&mut scene("palette", (80, 24)), &COLOUR);
     let at = find(&buf, "resume");
@@ -438,7 +460,7 @@ proptest! {
     fn no_size_no_model_and_no_keys_panic(
         snapshot in any_snapshot(),
         size in prop_oneof![(0u16..12, 0u16..8), (0u16..250, 0u16..60)],
-        keys in "[a-zA-Z0-9 :/?!\n]{0,12}",
+        keys in "[a-zA-Z0-9 :/?!(*\n]{0,12}",
         lost in any::<bool>(),
         ascii in any::<bool>(),
     ) {

@@ -140,6 +140,9 @@ fn panes_services_and_the_filter_are_reached_by_name_also_from_the_logs() {
     rig.key(Key::Enter);
     assert_eq!(rig.model.service.as_ref().unwrap().as_str(), "worker");
     command(&mut rig, "service web");
+    command(&mut rig, "filter bob");
+    assert_eq!((rig.model.events().len(), rig.model.rows.len()), (1, 8), "the list in focus");
+    command(&mut rig, "fleet");
     command(&mut rig, "filter 9c1e");
     assert_eq!((rig.model.rows.len(), rig.model.focus), (2, Pane::Fleet));
     assert_eq!(command(&mut rig, "q"), [Cmd::Leave]);
