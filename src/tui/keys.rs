@@ -293,11 +293,28 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
     }
 }
 
+impl Binding {
+    /// Whether there is such a line at all: where one only looks there are no verbs, possible or not.
+    #[must_use]
+    pub fn exists(&self, read_only: bool) -> bool {
+        !read_only || self.group != Group::Steer
+    }
+}
+
+/// Whether `key` would be a verb here, were this cockpit not for looking only.
+#[must_use]
+pub fn verb_of_others(model: &Model, key: Key) -> bool {
+    let context = context(model);
+    let is = |b: &Binding| b.contexts.contains(&context) && b.keys.contains(&key);
+    TABLE.iter().any(|b| !b.exists(model.read_only) && is(b))
+}
+
 /// What `key` does now. `Err` when it would do something that is not possible, with the reason.
 pub fn dispatch(model: &Model, key: Key) -> Option<Result<Action, String>> {
     let context = context(model);
     let mut first = None;
-    for b in TABLE.iter().filter(|b| b.contexts.contains(&context) && b.keys.contains(&key)) {
+    let here = |b: &&Binding| b.exists(model.read_only) && b.contexts.contains(&context);
+    for b in TABLE.iter().filter(here).filter(|b| b.keys.contains(&key)) {
         match possible(model, b.action) {
             Ok(()) => return Some(Ok(b.action)),
             Err(why) => first = first.or(Some(Err(why))),
@@ -312,6 +329,7 @@ pub fn bar(model: &Model) -> Vec<&'static Binding> {
     let context = context(model);
     TABLE
         .iter()
+        .filter(|b| b.exists(model.read_only))
         .filter(|b| b.bar > 0 && b.contexts.contains(&context) && possible(model, b.action).is_ok())
         .collect()
 }

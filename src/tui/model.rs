@@ -383,6 +383,12 @@ impl Model {
         Some(left.saturating_sub(until.saturating_sub(came)))
     }
 
+    /// Whether this cockpit has verbs at all, possible now or not.
+    #[must_use]
+    pub fn steers(&self) -> bool {
+        !self.read_only && self.replay.is_none()
+    }
+
     /// Whether `kind` can be done on the selected service now; if not, why not, in words.
     pub fn can(&self, kind: VerbKind) -> Result<&ServiceView, String> {
         if self.replay.is_some() {

@@ -77,8 +77,8 @@ pub fn hint(action: Action) -> &'static str {
 
 /// The lines of the table that have a name and belong to this kind of screen.
 fn named(model: &Model) -> impl Iterator<Item = &'static Binding> + use<> {
-    let replay = model.replay.is_some();
-    let here = move |b: &&Binding| replay || b.contexts != [Context::Replay];
+    let (replay, read_only) = (model.replay.is_some(), model.read_only);
+    let here = move |b: &&Binding| b.exists(read_only) && (replay || b.contexts != [Context::Replay]);
     TABLE.iter().filter(|b| !b.names.is_empty()).filter(here)
 }
 

@@ -21,6 +21,10 @@ pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
             refuse(model, why);
             vec![]
         }
+        (None, _) if keys::verb_of_others(model, key) => {
+            tell(model, Loudness::Note, "this cockpit is READ-ONLY: it has no verbs");
+            vec![]
+        }
         (None, Key::Char(c)) => {
             ask::letter(model, c);
             vec![]
@@ -197,8 +201,9 @@ fn scroll(model: &mut Model, by: isize) {
         command::choose(model, by);
         return;
     }
+    let help = view::help_lines(model);
     if let Overlay::Help(top) = &mut model.overlay {
-        *top = top.saturating_add_signed(by).min(view::help_lines());
+        *top = top.saturating_add_signed(by).min(help);
         return;
     }
     if let Some(logs) = &mut model.logs {

@@ -97,6 +97,10 @@ fn send(
     fleet_hash: Option<String>,
     seen: Option<String>,
 ) -> Vec<Cmd> {
+    // Nothing leads here without verbs; if something ever does, it ends here.
+    if !model.steers() {
+        return vec![];
+    }
     model.counter += 1;
     let id = model.counter;
     let what = match &verb {

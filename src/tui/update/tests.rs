@@ -336,10 +336,20 @@ fn a_question_open_while_the_controller_is_lost_is_not_sent() {
 
 #[test]
 fn read_only_and_another_api_version_stop_all_but_what_is_allowed() {
+    for open in ["", "?", "l", ":"] {
+        let mut rig = Rig::on(fixture::canary());
+        rig.model.read_only = true;
+        rig.typed(open);
+        for key in ['a', 'p', 'P', 'r', 't', 'd', ' ', 'y'] {
+            assert_eq!(rig.key(Key::Char(key)), [], "{key} after {open:?}");
+            assert!(!rig.asks(), "{key} after {open:?}");
+        }
+    }
     let mut rig = Rig::on(fixture::canary());
     rig.model.read_only = true;
     rig.key(Key::Char('a'));
-    assert!(!rig.asks() && rig.notice().contains("read-only"));
+    assert!(rig.notice().contains("READ-ONLY"), "{}", rig.notice());
+    assert_eq!(rig.key(Key::Char('q')), [Cmd::Leave]);
 
     let mut other = fixture::canary();
     other.controller.api = API_VERSION + 1;

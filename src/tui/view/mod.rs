@@ -203,8 +203,8 @@ pub fn page(model: &Model) -> usize {
 
 /// Lines of the help page.
 #[must_use]
-pub fn help_lines() -> usize {
-    help::lines()
+pub fn help_lines(model: &Model) -> usize {
+    help::lines(model)
 }
 
 /// Every text on the screen that the passing of time changes, so that a second in which none does costs nothing.

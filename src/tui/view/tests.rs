@@ -92,7 +92,7 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 21] = [
+const SCENES: [&str; 22] = [
     "canary",
     "empty",
     "undeployed",
@@ -101,6 +101,7 @@ const SCENES: [&str; 21] = [
     "deploy",
     "help",
     "palette",
+    "read_only",
     "filters",
     "production",
     "finished",
@@ -160,6 +161,11 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
         "filters" => {
             let mut m = model(fixture::canary(), size);
             press(&mut m, "4/fail\n5/bob|alice\n3/9c1e(");
+            m
+        }
+        "read_only" => {
+            let mut m = model(fixture::held(), size);
+            m.read_only = true;
             m
         }
         "palette" => {
@@ -367,6 +373,24 @@ fn a_filter_stands_in_its_title_with_how_many_of_how_many_and_what_is_wrong() {
     let buf = picture(&mut m, &COLOUR);
     assert_eq!(buf[find(&buf, "0 of 8")].fg, Color::Yellow);
     find(&buf, "no instance matches the filter (Esc clears it)");
+}
+
+#[test]
+fn read_only_says_so_on_every_size_and_names_no_verb_anywhere() {
+    for size in [(40, 10), (80, 24), (200, 50)] {
+        for keys in ["", "?", ":", ":ab", ":pro"] {
+            let mut m = scene("read_only", size);
+            press(&mut m, keys);
+            let buf = picture(&mut m, &COLOUR);
+            assert_eq!(buf[find(&buf, "READ-ONLY")].fg, Color::Yellow, "{size:?} {keys}");
+            let shown = text(&buf);
+            for verb in
+                ["a abort", "space pause", "p promote", "roll back", "promote full", "d deploy", "retry:"]
+            {
+                assert!(!shown.contains(verb), "{verb} on {size:?} after {keys:?}:\n{shown}");
+            }
+        }
+    }
 }
 
 #[test]
