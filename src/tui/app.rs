@@ -286,6 +286,16 @@ impl App {
                     let _ = news.send(Msg::LogEnd { generation, why }).await;
                 }));
             }
+            Cmd::Details { instance } => {
+                let socket = self.link.socket.clone();
+                self.jobs.spawn(async move {
+                    let result = match client {
+                        None => Err(nobody(socket)),
+                        Some(client) => client.details(instance.as_str()).await,
+                    };
+                    let _ = news.send(Msg::Details { instance, result: result.map(Box::new) }).await;
+                });
+            }
             Cmd::Unfollow => self.stop_log(),
             Cmd::Seek(to) => {
                 if let Some(player) = &mut self.player {

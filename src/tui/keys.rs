@@ -109,6 +109,14 @@ pub enum Action {
     Complete,
     /// Instances of all services, or of this one.
     Scope,
+    /// Details of the selected instance, else the large pane.
+    Open,
+    /// Details of the selected instance.
+    Details,
+    /// Sort by the next column.
+    Sort,
+    /// Sort the other way round.
+    Reverse,
     /// Give the focused pane the whole screen, or take it back.
     Zoom,
     /// Open or close the help page.
@@ -198,6 +206,8 @@ pub enum Context {
     Filter,
     /// Typing a command.
     Palette,
+    /// Details of an instance.
+    Details,
     /// The panes, of a past rollout that is played.
     Replay,
 }
@@ -208,6 +218,7 @@ pub fn context(model: &Model) -> Context {
     match &model.overlay {
         Overlay::Help(_) => Context::Help,
         Overlay::Palette(_) => Context::Palette,
+        Overlay::Details(_) => Context::Details,
         Overlay::Dialog(d) => match (&d.ask, &d.type_name) {
             (Ask::Pick(_), _) => Context::Pick,
             (Ask::Planning { .. }, _) => Context::Wait,
@@ -277,6 +288,7 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
         Action::Retry => verb(VerbKind::Retry),
         Action::Deploy => verb(VerbKind::Deploy),
         Action::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
+        Action::Details if model.instance_view().is_none() => Err("no instance is selected".into()),
         Action::Logs => match (model.live(), model.instance_view()) {
             (true, Some(_)) => Ok(()),
             (true, None) => Err("no instance is selected".into()),

@@ -28,7 +28,7 @@ mod link;
 pub mod model;
 pub mod palette;
 pub mod replay;
-mod rows;
+pub mod rows;
 pub mod screen;
 mod term;
 pub mod theme;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::api::{
-    API_VERSION, HealthView, InstanceView, LogEntry, PlanView, RolloutStatus, ServiceView, Snapshot, VerbKind,
+    API_VERSION, HealthView, InstanceDetails, InstanceView, LogEntry, PlanView, RolloutStatus, ServiceView,
+    Snapshot, VerbKind,
 };
 use crate::client::ClientError;
 use crate::text::Safe;
@@ -11,6 +12,7 @@ use crate::text::Safe;
 use super::dialog::Dialog;
 use super::filter::{Filter, Filters, List};
 use super::palette::Palette;
+use super::rows::Sort;
 
 /// Log lines kept.
 pub const LOG_LINES: usize = 2000;
@@ -79,6 +81,19 @@ pub enum Overlay {
     Dialog(Box<Dialog>),
     /// A command is being typed.
     Palette(Palette),
+    /// All there is to know of an instance.
+    Details(Box<Details>),
+}
+
+/// An instance that is looked at closely.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Which.
+    pub instance: Safe,
+    /// What its engine says; `None` while it is asked.
+    pub told: Option<Result<Box<InstanceDetails>, Safe>>,
+    /// Scrolled down by so many lines.
+    pub top: usize,
 }
 
 /// How loud a notice is.
@@ -276,6 +291,8 @@ pub struct Model {
     pub service: Option<Safe>,
     /// Indices into the snapshot's instances: those that the fleet pane shows, in its order.
     pub rows: Vec<u32>,
+    /// What they are sorted by.
+    pub sort: Sort,
     /// Whether `rows` is out of date.
     pub rows_stale: bool,
     /// Whether `counts`, and the choice of the service, are out of date.
@@ -343,6 +360,14 @@ impl Model {
     #[must_use]
     pub fn instance_view(&self) -> Option<&InstanceView> {
         self.row(self.cursor)
+    }
+
+    /// An instance by id.
+    #[must_use]
+    pub fn instance_named(&self, id: &Safe) -> Option<&InstanceView> {
+        let instances = &self.snapshot.as_ref()?.instances;
+        let at = instances.binary_search_by(|i| i.id.cmp(id)).ok()?;
+        instances.get(at)
     }
 
     /// The instance in row `n` of the fleet pane.

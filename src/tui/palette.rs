@@ -4,6 +4,7 @@
 use super::dialog::single_hosts;
 use super::keys::{Action, Binding, Context, Group, TABLE, possible};
 use super::model::{Input, Model};
+use super::rows::Column;
 use crate::text::Safe;
 
 /// What is typed, and which of the offers is chosen.
@@ -51,6 +52,8 @@ enum Takes {
     Service,
     /// May be left out.
     Text,
+    /// May be left out: the next one.
+    Column,
 }
 
 fn takes(action: Action) -> Takes {
@@ -59,6 +62,7 @@ fn takes(action: Action) -> Takes {
         Action::Rollback => Takes::Host,
         Action::Service => Takes::Service,
         Action::Filter => Takes::Text,
+        Action::Sort => Takes::Column,
         _ => Takes::Nothing,
     }
 }
@@ -72,6 +76,7 @@ pub fn hint(action: Action) -> &'static str {
         Takes::Host => " [HOST]",
         Takes::Service => " NAME",
         Takes::Text => " [TEXT]",
+        Takes::Column => " [COLUMN]",
     }
 }
 
@@ -163,6 +168,7 @@ fn arguments(model: &Model, binding: &'static Binding, name: &str, typed: &str) 
             let all = hosts.iter().map(|h| make(h.as_str(), note(h)));
             return keep(typed, all.collect());
         }
+        Takes::Column => Column::ALL.iter().map(|c| (c.caption(), String::new())).collect(),
         Takes::Service => {
             let services = model.snapshot.as_ref().map(|s| s.services.as_slice()).unwrap_or_default();
             services.iter().map(|s| (s.name.as_str(), s.strategy.as_str().to_owned())).collect()

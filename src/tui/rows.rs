@@ -1,11 +1,125 @@
 //! Which instances the fleet pane shows and in which order, and the header's counts: derived from the snapshot, and
 //! only when something they come from has changed.
 
+use std::cmp::Ordering;
+
 use crate::api::{EventView, HealthView, InstanceView, Level, ProbeView, Role, ServiceView};
 use crate::text::Safe;
 
 use super::filter::{Filter, List};
 use super::model::{Counts, Model, Widths, health_word};
+
+/// A column of the fleet pane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// Host name.
+    Host,
+    /// Instance id.
+    Instance,
+    /// Version.
+    Version,
+    /// State.
+    State,
+    /// What the probes say; the worst first.
+    Health,
+    /// Set share; the highest first.
+    Share,
+    /// The highest first.
+    Cpu,
+    /// The highest first.
+    Memory,
+    /// The youngest first.
+    Age,
+    /// The most first.
+    Restarts,
+}
+
+impl Column {
+    /// On the screen from left to right.
+    pub const ALL: [Self; 10] = [
+        Self::Host,
+        Self::Instance,
+        Self::Version,
+        Self::State,
+        Self::Health,
+        Self::Share,
+        Self::Cpu,
+        Self::Memory,
+        Self::Age,
+        Self::Restarts,
+    ];
+
+    /// What stands above it; the palette calls it the same.
+    #[must_use]
+    pub fn caption(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Instance => "instance",
+            Self::Version => "version",
+            Self::State => "state",
+            Self::Health => "health",
+            Self::Share => "share",
+            Self::Cpu => "cpu",
+            Self::Memory => "mem",
+            Self::Age => "age",
+            Self::Restarts => "rst",
+        }
+    }
+
+    /// Which of two instances comes first; what is not known comes last.
+    fn order(self, a: &InstanceView, b: &InstanceView) -> Ordering {
+        let known = |a: bool, b: bool| b.cmp(&a);
+        match self {
+            Self::Host => a.host.cmp(&b.host),
+            Self::Instance => a.id.cmp(&b.id),
+            Self::Version => a.version.cmp(&b.version),
+            Self::State => a.state.cmp(&b.state),
+            Self::Health => worst(a.health).cmp(&worst(b.health)),
+            Self::Share => b.weight.cmp(&a.weight),
+            Self::Cpu => {
+                let order = b.cpu_percent.unwrap_or(-1.0).total_cmp(&a.cpu_percent.unwrap_or(-1.0));
+                known(a.cpu_percent.is_some(), b.cpu_percent.is_some()).then(order)
+            }
+            Self::Memory => b.memory_bytes.cmp(&a.memory_bytes),
+            Self::Age => b.started_ms.cmp(&a.started_ms),
+            Self::Restarts => b.restarts.cmp(&a.restarts),
+        }
+    }
+}
+
+fn worst(health: HealthView) -> u8 {
+    match health {
+        HealthView::Unhealthy => 0,
+        HealthView::Unknown => 1,
+        HealthView::Healthy => 2,
+    }
+}
+
+/// What the fleet pane is sorted by; by service, role and host when no column is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sort {
+    /// The column.
+    pub by: Option<Column>,
+    /// The other way round.
+    pub reversed: bool,
+}
+
+impl Sort {
+    /// The next column; after the last one none.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let by = match self.by {
+            None => Column::ALL.first(),
+            Some(c) => Column::ALL.iter().position(|x| *x == c).and_then(|n| Column::ALL.get(n + 1)),
+        };
+        Self { by: by.copied(), reversed: false }
+    }
+
+    fn order(self, a: &InstanceView, b: &InstanceView) -> Ordering {
+        let order = self.by.map_or(Ordering::Equal, |c| c.order(a, b));
+        if self.reversed { order.reverse() } else { order }
+    }
+}
 
 impl Model {
     /// Brings what is derived from the snapshot up to date, as far as it has changed. Sorting thousands of instances
@@ -15,7 +129,7 @@ impl Model {
             self.count();
         }
         if std::mem::take(&mut self.rows_stale) {
-            self.sort();
+            self.arrange();
         }
     }
 
@@ -29,6 +143,7 @@ impl Model {
         };
         let filter = self.filters.of(List::Fleet);
         (!filter.active() || matches(old, filter) == matches(new, filter))
+            && self.sort.order(old, new).is_eq()
             && (&old.service, &old.host, &old.version, old.role)
                 == (&new.service, &new.host, &new.version, new.role)
     }
@@ -51,7 +166,7 @@ impl Model {
     }
 
     /// The rows of the fleet pane, and what comes from them.
-    fn sort(&mut self) {
+    fn arrange(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
         let filter = self.filters.of(List::Fleet);
         let filtered = filter.active();
@@ -79,7 +194,10 @@ impl Model {
                 .get(*n as usize)
                 .map(|i| (&i.service, rank(i.role), &i.host, &i.version, &i.id))
         };
-        self.rows.sort_by(|a, b| key(a).cmp(&key(b)));
+        let by = self.sort;
+        let at = |n: &u32| snapshot.instances.get(*n as usize);
+        let order = |a: &u32, b: &u32| at(a).zip(at(b)).map_or(Ordering::Equal, |(a, b)| by.order(a, b));
+        self.rows.sort_by(|a, b| order(a, b).then_with(|| key(a).cmp(&key(b))));
         // The selection follows the instance, not the line it was on.
         let at = self.instance.as_ref().and_then(|id| {
             let is = |n: &u32| snapshot.instances.get(*n as usize).is_some_and(|i| i.id == *id);

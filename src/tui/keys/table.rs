@@ -7,10 +7,11 @@ use super::Key as K;
 use super::{Action, Binding, Context, Group, Key};
 use crate::tui::model::Pane;
 
-const VIEWS: &[Context] = &[C::Board, C::Logs];
-const VIEWS_HELP: &[Context] = &[C::Board, C::Logs, C::Help];
-const VERBS: &[Context] = &[C::Board, C::Logs, C::Replay];
-const MOVES: &[Context] = &[C::Board, C::Logs, C::Help, C::Replay];
+const VIEWS: &[Context] = &[C::Board, C::Logs, C::Details];
+const VIEWS_HELP: &[Context] = &[C::Board, C::Logs, C::Help, C::Details];
+const VERBS: &[Context] = &[C::Board, C::Logs, C::Details, C::Replay];
+const LISTS: &[Context] = &[C::Board, C::Logs, C::Replay];
+const MOVES: &[Context] = &[C::Board, C::Logs, C::Help, C::Details, C::Replay];
 const BOARD: &[Context] = &[C::Board];
 const PANES: &[Context] = &[C::Board, C::Replay];
 const REPLAY: &[Context] = &[C::Replay];
@@ -25,6 +26,7 @@ pub(super) const EVERYWHERE: &[Context] = &[
     C::Wait,
     C::Filter,
     C::Palette,
+    C::Details,
     C::Replay,
 ];
 
@@ -85,13 +87,18 @@ pub const TABLE: &[Binding] = &[
     bind(&[K::Char('-')], "-", "", "replay: faster or slower", A::Slower, REPLAY, G::Look, 0).named(&["slower"]),
     bind(&[K::Home], "Home/End", "ends", "replay: to the beginning or the end", A::Begin, REPLAY, G::Look, 4).named(&["begin"]),
     bind(&[K::End], "End", "", "replay: to the beginning or the end", A::Finish, REPLAY, G::Look, 0).named(&["end"]),
-    bind(&[K::Char('l')], "l", "logs", "logs of the selected instance, followed", A::Logs, PANES, G::Look, 9).named(&["logs"]),
+    bind(&[K::Char('l')], "l", "logs", "logs of the selected instance, followed", A::Logs, &[C::Board, C::Details, C::Replay], G::Look, 9).named(&["logs"]),
     bind(&[K::Esc, K::Char('q'), K::Char('l')], "Esc", "back", "back from logs or a large pane", A::Back, &[C::Logs], G::Look, 6),
     bind(&[K::Esc], "Esc", "back", "back from logs or a large pane", A::Back, PANES, G::Look, 0),
-    bind(&[K::Char('/')], "/", "filter", "filter the list: text or a regular expression, !text for the others; Esc clears", A::Filter, VERBS, G::Look, 10).named(&["filter"]),
+    bind(&[K::Char('/')], "/", "filter", "filter the list: text or a regular expression, !text for the others; Esc clears", A::Filter, LISTS, G::Look, 10).named(&["filter"]),
     bind(&[K::Char(':')], ":", "command", "every verb, pane and option by name; Tab completes", A::Palette, MOVES, G::Look, 12),
     bind(&[K::Char('s')], "s", "scope", "instances and probes of this service, or of all", A::Scope, PANES, G::Look, 14).named(&["scope"]),
-    bind(&[K::Enter], "Enter", "zoom", "give the focused pane the whole screen, or take it back", A::Zoom, PANES, G::Look, 13).named(&["zoom"]),
+    bind(&[K::Enter], "Enter", "open", "fleet: details of the selected instance; other panes: the whole screen", A::Open, PANES, G::Look, 13),
+    bind(&[], ":details", "", "details of the selected instance: image, ports, names in its environment, exits", A::Details, PANES, G::Look, 0).named(&["details"]),
+    bind(&[K::Esc, K::Char('q'), K::Enter], "Esc", "back", "", A::Back, &[C::Details], G::Answer, 2),
+    bind(&[K::Char('z')], "z", "", "give the focused pane the whole screen, or take it back", A::Zoom, PANES, G::Look, 0).named(&["zoom"]),
+    bind(&[K::Char('o')], "o", "", "sort instances by the next column", A::Sort, PANES, G::Look, 0).named(&["sort"]),
+    bind(&[], ":reverse", "", "sort the other way round", A::Reverse, PANES, G::Look, 0).named(&["reverse"]),
 
     bind(&[K::Left], "left", "", "previous service", A::PreviousService, BOARD, G::Move, 0),
     bind(&[K::Right], "right", "", "next service", A::NextService, BOARD, G::Move, 0),

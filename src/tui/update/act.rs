@@ -4,9 +4,10 @@ use crate::text::Safe;
 use crate::tui::dialog::{Ask, Pick};
 use crate::tui::filter::List;
 use crate::tui::keys::{self, Action, Key};
-use crate::tui::model::{Link, Logs, Loudness, Model, Overlay, Pane, Replay};
+use crate::tui::model::{Details, Link, Logs, Loudness, Model, Overlay, Pane, Replay};
 use crate::tui::palette::Palette;
 use crate::tui::replay::{SPEEDS, STEP_MS};
+use crate::tui::rows::Sort;
 use crate::tui::view;
 
 use super::{Cmd, ask, command, tell};
@@ -65,7 +66,13 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
             model.all_services = !model.all_services;
             model.rows_stale = true;
         }
-        Action::Zoom => model.zoom = !model.zoom,
+        Action::Open if model.focus == Pane::Fleet && model.instance_view().is_some() => {
+            return details(model);
+        }
+        Action::Details => return details(model),
+        Action::Sort => sort(model, model.sort.next()),
+        Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
+        Action::Open | Action::Zoom => model.zoom = !model.zoom,
         Action::Help => {
             let open = matches!(model.overlay, Overlay::Help(_));
             model.overlay = if open { Overlay::None } else { Overlay::Help(0) };
@@ -118,13 +125,36 @@ fn step(model: &Model, to: impl FnOnce(&Replay) -> u64) -> Vec<Cmd> {
 }
 
 fn follow(model: &mut Model) -> Vec<Cmd> {
-    let Some(instance) = model.instance_view().map(|i| i.id.clone()) else { return vec![] };
+    let shown = match &model.overlay {
+        Overlay::Details(d) => Some(d.instance.clone()),
+        _ => model.instance_view().map(|i| i.id.clone()),
+    };
+    let Some(instance) = shown else { return vec![] };
+    model.overlay = Overlay::None;
     model.counter += 1;
     let generation = model.counter;
     // What was looked for in another log is not looked for in this one.
     model.filters.of_mut(List::Logs).set("");
     model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
     vec![Cmd::Follow { generation, instance }]
+}
+
+/// All there is to know of the selected instance; what only its engine knows is asked for.
+fn details(model: &mut Model) -> Vec<Cmd> {
+    let Some(instance) = model.instance_view().map(|i| i.id.clone()) else { return vec![] };
+    model.overlay = Overlay::Details(Box::new(Details { instance: instance.clone(), ..Details::default() }));
+    if model.replay.is_some() {
+        if let Overlay::Details(d) = &mut model.overlay {
+            d.told = Some(Err("what engines say is not recorded".into()));
+        }
+        return vec![];
+    }
+    vec![Cmd::Details { instance }]
+}
+
+pub(super) fn sort(model: &mut Model, by: Sort) {
+    model.sort = by;
+    model.rows_stale = true;
 }
 
 /// The lines ended with the connection; they start over where an open log pane waits for them.
@@ -139,6 +169,10 @@ pub(super) fn follow_again(model: &mut Model) -> Vec<Cmd> {
 }
 
 fn back(model: &mut Model) -> Vec<Cmd> {
+    if let Overlay::Details(_) = model.overlay {
+        model.overlay = Overlay::None;
+        return vec![];
+    }
     let list = model.list();
     if list == List::Logs && model.filters.of(list).active() {
         ask::filter_by(model, list, "");
@@ -204,6 +238,14 @@ fn scroll(model: &mut Model, by: isize) {
     let help = view::help_lines(model);
     if let Overlay::Help(top) = &mut model.overlay {
         *top = top.saturating_add_signed(by).min(help);
+        return;
+    }
+    if let Overlay::Details(_) = model.overlay {
+        // A page has its title.
+        let most = view::details_lines(model).saturating_sub(view::page(model).saturating_sub(1));
+        if let Overlay::Details(d) = &mut model.overlay {
+            d.top = d.top.saturating_add_signed(by).min(most);
+        }
         return;
     }
     if let Some(logs) = &mut model.logs {

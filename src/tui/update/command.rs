@@ -5,6 +5,7 @@ use crate::tui::dialog::Ask;
 use crate::tui::keys::{Action, Context};
 use crate::tui::model::{Model, Overlay};
 use crate::tui::palette::{Offer, offers};
+use crate::tui::rows::{Column, Sort};
 
 use super::{Cmd, act, ask, open_palette};
 
@@ -88,6 +89,10 @@ fn carry_out(model: &mut Model, action: Action, argument: String) -> Vec<Cmd> {
         (Action::Deploy, false) => return ask::plan(model, argument),
         (Action::Rollback, false) => ask::open(model, Ask::Rollback { host: Some(argument.into()) }),
         (Action::Service, false) => act::select_service(model, Some(argument.into())),
+        (Action::Sort, false) => {
+            let by = Column::ALL.into_iter().find(|c| c.caption() == argument);
+            act::sort(model, Sort { by, reversed: false });
+        }
         (Action::Filter, false) => {
             ask::filter(model);
             if let Some(list) = model.filtering.take() {

@@ -6,7 +6,7 @@ mod command;
 #[cfg(test)]
 mod tests;
 
-use crate::api::{Change, ErrorCode, LogEntry, Verb, VerbReply};
+use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, LogEntry, Verb, VerbReply};
 use crate::client::{ClientError, Update};
 use crate::text::Safe;
 
@@ -76,6 +76,13 @@ pub enum Msg {
         /// Why.
         why: Safe,
     },
+    /// What the engine says of an instance.
+    Details {
+        /// Which.
+        instance: Safe,
+        /// What came back.
+        result: Result<Box<InstanceDetails>, ClientError>,
+    },
     /// Something to tell the operator.
     Tell(Loudness, Safe),
 }
@@ -112,6 +119,11 @@ pub enum Cmd {
     },
     /// Stop following.
     Unfollow,
+    /// Ask what the engine says of an instance; [`Msg::Details`] follows.
+    Details {
+        /// Which.
+        instance: Safe,
+    },
     /// A delta was missed: subscribe again.
     Resubscribe,
     /// Go back to the shell until continued.
@@ -187,6 +199,14 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             }
             vec![]
         }
+        Msg::Details { instance, result } => {
+            if let Overlay::Details(d) = &mut model.overlay
+                && d.instance == instance
+            {
+                d.told = Some(result.map_err(|e| sentence(&e)));
+            }
+            vec![]
+        }
         Msg::Tell(loudness, text) => {
             tell(model, loudness, text);
             vec![]
@@ -240,6 +260,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             let shown = !delta.changes.is_empty();
             let mut events = 0;
             let mut probes = 0;
+            let mut cmds = Vec::new();
             for change in &delta.changes {
                 match change {
                     Change::Service(s) => {
@@ -249,6 +270,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                     Change::Instance(i) => {
                         model.counts_stale = true;
                         model.rows_stale |= !model.same_row(i);
+                        cmds.extend(look_again(model, i));
                     }
                     Change::InstanceGone(_) => (model.counts_stale, model.rows_stale) = (true, true),
                     Change::Event(e) => events += usize::from(model.shows_event(e)),
@@ -274,9 +296,17 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                 model.health_back += probes;
             }
             model.dirty |= shown;
-            vec![]
+            cmds
         }
     }
+}
+
+/// An instance that is looked at closely was started or has ended: what its engine said is old.
+fn look_again(model: &Model, new: &InstanceView) -> Option<Cmd> {
+    let Overlay::Details(d) = &model.overlay else { return None };
+    let old = model.instance_named(&d.instance).filter(|old| old.id == new.id)?;
+    let other = (&old.state, old.restarts, old.started_ms) != (&new.state, new.restarts, new.started_ms);
+    other.then(|| Cmd::Details { instance: new.id.clone() })
 }
 
 fn lost(model: &mut Model, why: Safe) {

@@ -1,4 +1,5 @@
 mod filters;
+mod instances;
 mod palette;
 
 use super::*;

@@ -5,6 +5,7 @@
 
 mod again;
 mod bar;
+mod details;
 mod dialogs;
 mod events;
 mod fleet;
@@ -185,7 +186,7 @@ fn screen(model: &Model) -> Rect {
 #[must_use]
 pub fn page(model: &Model) -> usize {
     let p = places(model, screen(model));
-    if matches!(model.overlay, Overlay::Help(_)) {
+    if matches!(model.overlay, Overlay::Help(_) | Overlay::Details(_)) {
         return p.body().height.into();
     }
     if let Some(logs) = p.logs {
@@ -207,6 +208,12 @@ pub fn help_lines(model: &Model) -> usize {
     help::lines(model)
 }
 
+/// Lines of the details that are open.
+#[must_use]
+pub fn details_lines(model: &Model) -> usize {
+    details::lines(model)
+}
+
 /// Every text on the screen that the passing of time changes, so that a second in which none does costs nothing.
 #[must_use]
 pub fn clocks(model: &Model) -> String {
@@ -219,6 +226,11 @@ pub fn clocks(model: &Model) -> String {
     let compared = rollout.and_then(|r| r.comparison.as_ref()).filter(|c| !c.over).map(|c| c.since_ms);
     for since in empty.chain(compared) {
         out.push_str(&format::age(model.wall_ms.saturating_sub(since)));
+    }
+    if let Overlay::Details(d) = &model.overlay
+        && let Some(started) = model.instance_named(&d.instance).and_then(|i| i.started_ms)
+    {
+        out.push_str(&format::age(model.wall_ms.saturating_sub(started)));
     }
     if let Some(rect) = places(model, screen(model)).fleet {
         for n in fleet::visible(model, rect) {
@@ -251,6 +263,7 @@ pub fn render(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         Overlay::None => {}
         Overlay::Help(top) => help::draw(model, theme, *top, p.body(), buf),
         Overlay::Dialog(d) => dialogs::draw(model, theme, d, p.body(), buf),
+        Overlay::Details(d) => details::draw(model, theme, d, p.body(), buf),
         Overlay::Palette(typed) => palette::draw(model, theme, typed, p.body(), buf),
     }
     notice(model, theme, p.body(), buf);

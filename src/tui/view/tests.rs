@@ -92,7 +92,7 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 22] = [
+const SCENES: [&str; 24] = [
     "canary",
     "empty",
     "undeployed",
@@ -101,6 +101,8 @@ const SCENES: [&str; 22] = [
     "deploy",
     "help",
     "palette",
+    "details",
+    "sorted",
     "read_only",
     "filters",
     "production",
@@ -166,6 +168,18 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
         "read_only" => {
             let mut m = model(fixture::held(), size);
             m.read_only = true;
+            m
+        }
+        "details" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "3\n");
+            let instance = m.instance.clone().unwrap();
+            update(&mut m, Msg::Details { instance, result: Ok(Box::new(fixture::details())) });
+            m
+        }
+        "sorted" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "3:sort cpu\n");
             m
         }
         "palette" => {
@@ -391,6 +405,36 @@ fn read_only_says_so_on_every_size_and_names_no_verb_anywhere() {
             }
         }
     }
+}
+
+#[test]
+fn details_show_names_of_the_environment_and_never_a_value() {
+    let buf = picture(&mut scene("details", (200, 50)), &COLOUR);
+    find(&buf, "DATABASE_URL=(hidden)");
+    assert_eq!(buf[find(&buf, "! ended for want of memory (OOM)")].fg, Color::LightRed);
+    assert_eq!(buf[find(&buf, "137, 5m ago")].fg, Color::LightRed);
+    for part in
+        ["10.0.0.1:20001 to 8080/tcp", "sha256:9c1e0a77", "restart policy: no", "io.pilothouse.fleet=shop"]
+    {
+        find(&buf, part);
+    }
+    // On a small screen the rest is a key away, and it is said that there is a rest.
+    let mut m = scene("details", (40, 10));
+    assert!(text(&picture(&mut m, &COLOUR)).contains("below: j"));
+    press(&mut m, "G");
+    let end = text(&picture(&mut m, &COLOUR));
+    assert!(end.contains("none lately") && !end.contains("below"), "{end}");
+    press(&mut m, "k");
+    assert!(text(&picture(&mut m, &COLOUR)).contains("1 below"));
+}
+
+#[test]
+fn what_is_sorted_by_is_in_the_title_and_its_caption_stands_out() {
+    let buf = picture(&mut scene("sorted", (80, 24)), &COLOUR);
+    find(&buf, "web 8 by cpu");
+    assert_eq!(buf[find(&buf, "cpu  age")].fg, Color::LightCyan);
+    let (x, y) = find(&buf, "age rst");
+    assert!(buf[(x, y)].modifier.contains(Modifier::DIM));
 }
 
 #[test]
