@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::End;
+use super::clipboard::Between;
 use super::keys::Key;
 use super::link::Link;
 use super::model::{Loudness, Model, Planned};
@@ -59,6 +60,8 @@ pub(super) struct App {
     player: Option<Player>,
     /// When the player was last let go on.
     played: Instant,
+    /// What a copied text has to go through.
+    between: Between,
 }
 
 impl App {
@@ -87,6 +90,7 @@ impl App {
             gone: Arc::new(Notify::new()),
             player: None,
             played: Instant::now(),
+            between: Between::of(|name| std::env::var(name).ok().filter(|v| !v.is_empty())),
         }
     }
 
@@ -205,6 +209,7 @@ impl App {
                 match cmd {
                     Cmd::Leave => return Ok(End::Detached),
                     Cmd::Redraw => screen.forget(),
+                    Cmd::Copy(text) => screen.pass(self.between.sequence(&text).as_bytes())?,
                     Cmd::Suspend => {
                         // An event stream that lives on would go on reading the shell's input.
                         keys.stop().await;
@@ -303,7 +308,7 @@ impl App {
                 }
             }
             Cmd::Resubscribe => self.link.again.notify_one(),
-            Cmd::Leave | Cmd::Redraw | Cmd::Suspend => {}
+            Cmd::Leave | Cmd::Redraw | Cmd::Suspend | Cmd::Copy(_) => {}
         }
     }
 

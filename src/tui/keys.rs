@@ -113,6 +113,8 @@ pub enum Action {
     Open,
     /// Details of the selected instance.
     Details,
+    /// Copy what is selected.
+    Copy,
     /// Sort by the next column.
     Sort,
     /// Sort the other way round.
@@ -288,6 +290,7 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
         Action::Retry => verb(VerbKind::Retry),
         Action::Deploy => verb(VerbKind::Deploy),
         Action::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
+        Action::Copy if model.selected().is_none() => Err("nothing is selected that could be copied".into()),
         Action::Details if model.instance_view().is_none() => Err("no instance is selected".into()),
         Action::Logs => match (model.live(), model.instance_view()) {
             (true, Some(_)) => Ok(()),

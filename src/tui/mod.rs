@@ -13,11 +13,13 @@
 //! | `theme` | palettes and glyphs |
 //! | `screen` | the picture's difference as bytes |
 //! | `term` | the terminal, taken and given back |
+//! | `clipboard` | copying to the terminal at the other end |
 //! | `link` | the connection, kept up |
 //! | `replay` | a past rollout in place of a connection |
 //! | `app` | the loop that joins them |
 
 mod app;
+mod clipboard;
 pub mod dialog;
 pub mod filter;
 #[doc(hidden)]

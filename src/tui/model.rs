@@ -11,6 +11,7 @@ use crate::text::Safe;
 
 use super::dialog::Dialog;
 use super::filter::{Filter, Filters, List};
+use super::format;
 use super::palette::Palette;
 use super::rows::Sort;
 
@@ -375,6 +376,36 @@ impl Model {
     pub fn row(&self, n: usize) -> Option<&InstanceView> {
         let at = *self.rows.get(n)?;
         self.snapshot.as_ref()?.instances.get(at as usize)
+    }
+
+    /// What would be copied now: in lists that scroll, the last line in sight.
+    #[must_use]
+    pub fn selected(&self) -> Option<String> {
+        if let Overlay::Details(d) = &self.overlay {
+            return Some(d.instance.as_str().to_owned());
+        }
+        let nth_last = |count: usize, back: usize| count.checked_sub(back + 1);
+        if let Some(logs) = &self.logs {
+            return Some(logs.line(nth_last(logs.count(), logs.back)?)?.text.as_str().to_owned());
+        }
+        match self.focus {
+            Pane::Services => Some(self.service.as_ref()?.as_str().to_owned()),
+            Pane::Rollout => Some(self.service_view()?.rollout.as_ref()?.id.as_str().to_owned()),
+            Pane::Fleet => Some(self.instance_view()?.id.as_str().to_owned()),
+            Pane::Health => {
+                let shown = self.probes().0;
+                let p = shown.get(nth_last(shown.len(), self.health_back)?)?;
+                let word = if p.ok { "ok" } else { "FAIL" };
+                let at = format::clock(p.at_ms);
+                Some(format!("{at} {} {} {word} {} {}ms", p.host, p.instance, p.result, p.latency_ms))
+            }
+            Pane::Events => {
+                let shown = self.events();
+                let e = shown.get(nth_last(shown.len(), self.events_back)?)?;
+                let service = e.service.as_ref().map(|s| format!(" {s}:")).unwrap_or_default();
+                Some(format!("{}{service} {} ({})", format::clock(e.at_ms), e.text, e.by))
+            }
+        }
     }
 
     /// The list that a filter would be for now.

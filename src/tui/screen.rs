@@ -37,6 +37,15 @@ impl<W: Write> Screen<W> {
         self.unknown = true;
     }
 
+    /// Passes bytes on that show nothing.
+    ///
+    /// # Errors
+    /// Whatever writing to the terminal gives.
+    pub fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.backend.write_all(bytes)?;
+        Write::flush(&mut self.backend)
+    }
+
     /// Draws the model; returns whether anything was written.
     ///
     /// # Errors

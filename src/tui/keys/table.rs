@@ -92,6 +92,7 @@ pub const TABLE: &[Binding] = &[
     bind(&[K::Esc], "Esc", "back", "back from logs or a large pane", A::Back, PANES, G::Look, 0),
     bind(&[K::Char('/')], "/", "filter", "filter the list: text or a regular expression, !text for the others; Esc clears", A::Filter, LISTS, G::Look, 10).named(&["filter"]),
     bind(&[K::Char(':')], ":", "command", "every verb, pane and option by name; Tab completes", A::Palette, MOVES, G::Look, 12),
+    bind(&[K::Char('c')], "c", "copy", "copy the selected instance's id, log line, event or probe to the terminal's clipboard", A::Copy, VERBS, G::Look, 15).named(&["copy"]),
     bind(&[K::Char('s')], "s", "scope", "instances and probes of this service, or of all", A::Scope, PANES, G::Look, 14).named(&["scope"]),
     bind(&[K::Enter], "Enter", "open", "fleet: details of the selected instance; other panes: the whole screen", A::Open, PANES, G::Look, 13),
     bind(&[], ":details", "", "details of the selected instance: image, ports, names in its environment, exits", A::Details, PANES, G::Look, 0).named(&["details"]),

@@ -70,6 +70,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
             return details(model);
         }
         Action::Details => return details(model),
+        Action::Copy => return copy(model),
         Action::Sort => sort(model, model.sort.next()),
         Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
         Action::Open | Action::Zoom => model.zoom = !model.zoom,
@@ -137,6 +138,13 @@ fn follow(model: &mut Model) -> Vec<Cmd> {
     model.filters.of_mut(List::Logs).set("");
     model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
     vec![Cmd::Follow { generation, instance }]
+}
+
+/// It is asked for; whether the terminal takes it, nobody can say.
+fn copy(model: &mut Model) -> Vec<Cmd> {
+    let Some(text) = model.selected() else { return vec![] };
+    tell(model, Loudness::Good, format!("copied (OSC 52, if your terminal takes it): {text}"));
+    vec![Cmd::Copy(text)]
 }
 
 /// All there is to know of the selected instance; what only its engine knows is asked for.

@@ -117,6 +117,8 @@ pub enum Cmd {
         /// Whose.
         instance: Safe,
     },
+    /// Put a text into the clipboard of the terminal.
+    Copy(String),
     /// Stop following.
     Unfollow,
     /// Ask what the engine says of an instance; [`Msg::Details`] follows.

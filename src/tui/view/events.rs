@@ -54,8 +54,13 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         }
     }
     rows.truncate(inner.height.into());
+    let last = u16::try_from(rows.len()).unwrap_or(0);
     for (row, (event, line, tone)) in (0..inner.height).zip(rows.into_iter().rev()) {
         let mut pen = Pen::new(buf, theme, inner, row);
+        // The last row of the event that is copied.
+        if model.events_back > 0 && model.focus == Pane::Events && row + 1 == last {
+            pen = pen.over(theme.style(Tone::Selected));
+        }
         pen.column(&event.map(|e| format::clock(e.at_ms)).unwrap_or_default(), 8, Tone::Dim)
             .text(&line, tone);
     }

@@ -30,8 +30,13 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     // Where it is tight the host goes: the instance says more.
     let hosts = if inner.width < 46 { 0 } else { hosts };
     let none = shown.is_empty();
+    let last = u16::try_from(shown.len()).unwrap_or(0);
     for (row, p) in (0..inner.height).zip(shown) {
         let mut pen = Pen::new(buf, theme, inner, row);
+        // The probe that is copied.
+        if model.health_back > 0 && model.focus == Pane::Health && row + 1 == last {
+            pen = pen.over(theme.style(Tone::Selected));
+        }
         pen.column(&format::clock(p.at_ms), 8, Tone::Dim);
         if hosts > 0 {
             pen.column(p.host.as_str(), hosts, Tone::Plain);

@@ -42,6 +42,11 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     for (row, line) in (0..inner.height).zip((top..end).filter_map(|n| logs.line(n))) {
         let tone = if line.stderr { Tone::Warn } else { Tone::Plain };
         let mut pen = Pen::new(buf, theme, inner, row);
+        // The line that is copied.
+        if logs.back > 0 && usize::from(row) + 1 == end - top {
+            pen.wash(inner, theme.style(Tone::Selected));
+            pen = pen.over(theme.style(Tone::Selected));
+        }
         // A mark as well: without colour the two streams must still differ.
         pen.text(if line.stderr { "!" } else { " " }, tone);
         let text = line.text.as_str();

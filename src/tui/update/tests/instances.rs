@@ -118,3 +118,28 @@ fn an_engine_that_does_not_answer_and_an_instance_that_is_gone_are_said() {
     rig.key(Key::Esc);
     assert_eq!(rig.model.overlay, Overlay::None);
 }
+
+#[test]
+fn what_is_selected_is_copied_and_that_is_said() {
+    let mut rig = Rig::on(fixture::canary());
+    rig.key(Key::Char('3'));
+    let id = rig.model.instance.clone().unwrap().to_string();
+    assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy(id.clone())]);
+    assert!(rig.notice().starts_with("copied") && rig.notice().ends_with(&id), "{}", rig.notice());
+    rig.key(Key::Char('5'));
+    rig.key(Key::Up);
+    assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy("12:00:11 web: promoted to 25% (bob)".into())]);
+    rig.key(Key::Char('4'));
+    rig.key(Key::Char('/'));
+    rig.typed("fail");
+    rig.key(Key::Enter);
+    assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy("12:04:30 node-3 web-7f3a0b11-6 FAIL 503 9ms".into())]);
+    let cmds = rig.key(Key::Char('l'));
+    let Some(Cmd::Follow { generation, .. }) = cmds.first() else { panic!("{cmds:?}") };
+    assert_eq!(rig.key(Key::Char('c')), [], "no line yet");
+    assert!(rig.notice().contains("nothing is selected"), "{}", rig.notice());
+    let line = |n: usize| LogEntry { stderr: false, text: format!("line {n}").into() };
+    rig.send(Msg::Log { generation: *generation, lines: (0..9).map(line).collect() });
+    rig.key(Key::Up);
+    assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy("line 7".into())]);
+}
