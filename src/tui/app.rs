@@ -30,6 +30,8 @@ use crate::text::Safe;
 
 /// Shortest time between two frames that no key asked for.
 const FRAME: Duration = Duration::from_millis(100);
+/// The same for those who asked for less motion.
+const CALM: Duration = Duration::from_secs(2);
 /// News on their way to the screen.
 const QUEUE: usize = 64;
 /// Messages or keys taken in before the next frame may be drawn.
@@ -139,10 +141,12 @@ impl App {
         let mut tick = interval(if self.player.is_some() { FRAME } else { Duration::from_secs(1) });
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let gone = Arc::clone(&self.gone);
+        let frame = if self.model.reduced_motion { CALM } else { FRAME };
         let mut last = None;
         let mut at_once = true;
         loop {
-            let due = last.map_or_else(Instant::now, |t: Instant| t + FRAME);
+            let due = last.map_or_else(Instant::now, |t: Instant| t + frame);
+            self.theme.palette = self.model.palette;
             if self.model.dirty && (at_once || Instant::now() >= due) {
                 self.clock();
                 screen.draw(&mut self.model, &self.theme)?;

@@ -115,6 +115,8 @@ pub enum Action {
     Details,
     /// Copy what is selected.
     Copy,
+    /// Other colours.
+    Theme,
     /// Sort by the next column.
     Sort,
     /// Sort the other way round.

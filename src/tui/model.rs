@@ -14,6 +14,7 @@ use super::filter::{Filter, Filters, List};
 use super::format;
 use super::palette::Palette;
 use super::rows::Sort;
+use super::theme::Palette as Colours;
 
 /// Log lines kept.
 pub const LOG_LINES: usize = 2000;
@@ -274,6 +275,10 @@ pub struct Model {
     pub name: Safe,
     /// Watch only.
     pub read_only: bool,
+    /// Which colours.
+    pub palette: Colours,
+    /// Nothing moves by itself more often than once in two seconds.
+    pub reduced_motion: bool,
     /// Lines for an empty area, such as which versions to try.
     pub demo_hint: Vec<Safe>,
 

@@ -5,6 +5,7 @@ use super::dialog::single_hosts;
 use super::keys::{Action, Binding, Context, Group, TABLE, possible};
 use super::model::{Input, Model};
 use super::rows::Column;
+use super::theme::Palette as Colours;
 use crate::text::Safe;
 
 /// What is typed, and which of the offers is chosen.
@@ -54,6 +55,8 @@ enum Takes {
     Text,
     /// May be left out: the next one.
     Column,
+    /// May be left out: the next one.
+    Theme,
 }
 
 fn takes(action: Action) -> Takes {
@@ -63,6 +66,7 @@ fn takes(action: Action) -> Takes {
         Action::Service => Takes::Service,
         Action::Filter => Takes::Text,
         Action::Sort => Takes::Column,
+        Action::Theme => Takes::Theme,
         _ => Takes::Nothing,
     }
 }
@@ -77,6 +81,7 @@ pub fn hint(action: Action) -> &'static str {
         Takes::Service => " NAME",
         Takes::Text => " [TEXT]",
         Takes::Column => " [COLUMN]",
+        Takes::Theme => " [NAME]",
     }
 }
 
@@ -169,6 +174,7 @@ fn arguments(model: &Model, binding: &'static Binding, name: &str, typed: &str) 
             return keep(typed, all.collect());
         }
         Takes::Column => Column::ALL.iter().map(|c| (c.caption(), String::new())).collect(),
+        Takes::Theme => Colours::ALL.iter().map(|p| (p.name(), p.about().to_owned())).collect(),
         Takes::Service => {
             let services = model.snapshot.as_ref().map(|s| s.services.as_slice()).unwrap_or_default();
             services.iter().map(|s| (s.name.as_str(), s.strategy.as_str().to_owned())).collect()

@@ -5,9 +5,10 @@ use crate::tui::dialog::{Ask, Pick};
 use crate::tui::filter::List;
 use crate::tui::keys::{self, Action, Key};
 use crate::tui::model::{Details, Link, Logs, Loudness, Model, Overlay, Pane, Replay};
-use crate::tui::palette::Palette;
+use crate::tui::palette;
 use crate::tui::replay::{SPEEDS, STEP_MS};
 use crate::tui::rows::Sort;
+use crate::tui::theme::Palette;
 use crate::tui::view;
 
 use super::{Cmd, ask, command, tell};
@@ -56,7 +57,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Cancel => ask::cancel(model),
         Action::Erase => ask::erase(model),
         Action::EraseAll => ask::erase_all(model),
-        Action::Palette => model.overlay = Overlay::Palette(Palette::default()),
+        Action::Palette => model.overlay = Overlay::Palette(palette::Palette::default()),
         Action::Complete => command::complete(model),
         // Only the palette knows which.
         Action::Service => {}
@@ -71,6 +72,10 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         }
         Action::Details => return details(model),
         Action::Copy => return copy(model),
+        Action::Theme => {
+            let at = Palette::ALL.iter().position(|p| *p == model.palette).unwrap_or(0);
+            theme(model, Palette::ALL.get(at + 1).copied().unwrap_or_default());
+        }
         Action::Sort => sort(model, model.sort.next()),
         Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
         Action::Open | Action::Zoom => model.zoom = !model.zoom,
@@ -158,6 +163,11 @@ fn details(model: &mut Model) -> Vec<Cmd> {
         return vec![];
     }
     vec![Cmd::Details { instance }]
+}
+
+pub(super) fn theme(model: &mut Model, palette: Palette) {
+    model.palette = palette;
+    tell(model, Loudness::Note, format!("theme {}: {}", palette.name(), palette.about()));
 }
 
 pub(super) fn sort(model: &mut Model, by: Sort) {

@@ -6,6 +6,7 @@ use crate::tui::keys::{Action, Context};
 use crate::tui::model::{Model, Overlay};
 use crate::tui::palette::{Offer, offers};
 use crate::tui::rows::{Column, Sort};
+use crate::tui::theme::Palette;
 
 use super::{Cmd, act, ask, open_palette};
 
@@ -89,6 +90,11 @@ fn carry_out(model: &mut Model, action: Action, argument: String) -> Vec<Cmd> {
         (Action::Deploy, false) => return ask::plan(model, argument),
         (Action::Rollback, false) => ask::open(model, Ask::Rollback { host: Some(argument.into()) }),
         (Action::Service, false) => act::select_service(model, Some(argument.into())),
+        (Action::Theme, false) => {
+            if let Some(palette) = Palette::named(&argument) {
+                act::theme(model, palette);
+            }
+        }
         (Action::Sort, false) => {
             let by = Column::ALL.into_iter().find(|c| c.caption() == argument);
             act::sort(model, Sort { by, reversed: false });

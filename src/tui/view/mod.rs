@@ -23,6 +23,7 @@ mod tests;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Color;
 
 use super::filter::List;
 use super::format;
@@ -268,6 +269,19 @@ pub fn render(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
     notice(model, theme, p.body(), buf);
     bar::draw(model, theme, p.bar, buf);
+    if let Some((text, ground)) = theme.ground() {
+        for y in area.top()..area.bottom() {
+            for x in area.left()..area.right() {
+                let Some(cell) = buf.cell_mut((x, y)) else { continue };
+                if cell.fg == Color::Reset {
+                    cell.fg = text;
+                }
+                if cell.bg == Color::Reset {
+                    cell.bg = ground;
+                }
+            }
+        }
+    }
 }
 
 fn panes(model: &Model, theme: &Theme, p: &Places, buf: &mut Buffer) {

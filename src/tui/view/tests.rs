@@ -438,6 +438,18 @@ fn what_is_sorted_by_is_in_the_title_and_its_caption_stands_out() {
 }
 
 #[test]
+fn in_high_contrast_every_cell_is_bright_on_black_whatever_the_terminal_is() {
+    let theme = Theme { palette: Palette::Contrast, ascii: false };
+    for name in ["canary", "help", "deploy", "details", "palette"] {
+        for cell in picture(&mut scene(name, (80, 24)), &theme).content() {
+            assert!(matches!(cell.bg, Color::Black | Color::Red), "{name}: {cell:?}");
+            assert!(!matches!(cell.fg, Color::Reset | Color::Black), "{name}: {cell:?}");
+            assert!(!cell.modifier.contains(Modifier::DIM), "{name}: {cell:?}");
+        }
+    }
+}
+
+#[test]
 fn the_palette_dims_what_is_not_possible_and_says_why() {
     let buf = picture(&mut scene("palette", (80, 24)), &COLOUR);
     let at = find(&buf, "resume");

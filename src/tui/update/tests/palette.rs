@@ -161,3 +161,15 @@ fn backspace_leaves_an_empty_palette_and_q_and_y_are_letters_in_it() {
     rig.key(Key::Char(':'));
     assert_eq!(rig.key(Key::Ctrl('c')), [Cmd::Leave]);
 }
+
+#[test]
+fn the_theme_is_another_by_name_or_the_next_one() {
+    use crate::tui::theme::Palette;
+    let mut rig = Rig::on(fixture::canary());
+    command(&mut rig, "theme colour-blind");
+    assert_eq!(rig.model.palette, Palette::ColourBlind);
+    command(&mut rig, "theme");
+    assert_eq!(rig.model.palette, Palette::Basic);
+    command(&mut rig, "theme bright");
+    assert!(said(&rig).contains("no command"), "{}", said(&rig));
+}
