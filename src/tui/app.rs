@@ -30,7 +30,11 @@ use crate::text::Safe;
 
 /// Shortest time between two frames that no key asked for.
 const FRAME: Duration = Duration::from_millis(100);
-/// The same for those who asked for less motion.
+/// The same where nothing but figures has changed, while there is a rollout to watch.
+const FIGURES: Duration = Duration::from_secs(1);
+/// And while there is none.
+const REST: Duration = Duration::from_secs(5);
+/// The first of these for those who asked for less motion.
 const CALM: Duration = Duration::from_secs(2);
 /// News on their way to the screen.
 const QUEUE: usize = 64;
@@ -145,7 +149,8 @@ impl App {
         let mut last = None;
         let mut at_once = true;
         loop {
-            let due = last.map_or_else(Instant::now, |t: Instant| t + frame);
+            let pause = self.pause(frame);
+            let due = last.map_or_else(Instant::now, |t: Instant| t + pause);
             self.theme.palette = self.model.palette;
             if self.model.dirty && (at_once || Instant::now() >= due) {
                 self.clock();
@@ -227,6 +232,16 @@ impl App {
                     other => self.carry_out(other),
                 }
             }
+        }
+    }
+
+    /// How long after a frame the next may be drawn that no key asked for.
+    fn pause(&self, frame: Duration) -> Duration {
+        let moving = self.model.counts.rollouts > 0 || !self.model.live();
+        match (self.model.urgent || self.player.is_some(), moving) {
+            (true, _) => frame,
+            (false, true) => FIGURES.max(frame),
+            (false, false) => REST.max(frame),
         }
     }
 

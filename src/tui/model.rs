@@ -342,6 +342,8 @@ pub struct Model {
     pub input_ms: Option<u64>,
     /// Whether what is drawn is out of date.
     pub dirty: bool,
+    /// Whether in a way that must be seen at once: more than a figure has changed.
+    pub urgent: bool,
     /// The clock texts drawn last; see [`super::update::update`].
     pub clocks: String,
 }

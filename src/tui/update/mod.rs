@@ -2,6 +2,7 @@
 
 mod act;
 mod ask;
+mod calm;
 mod command;
 #[cfg(test)]
 mod tests;
@@ -151,7 +152,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             return vec![];
         }
         Msg::Drawn => {
-            model.dirty = false;
+            (model.dirty, model.urgent) = (false, false);
             let now = model.now_ms;
             if let Overlay::Dialog(d) = &mut model.overlay {
                 d.shown_ms.get_or_insert(now);
@@ -161,7 +162,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
         Msg::Update(update) => return news(model, update),
         _ => {}
     }
-    model.dirty = true;
+    (model.dirty, model.urgent) = (true, true);
     model.settle();
     let cmds = match msg {
         Msg::Key(key) => {
@@ -229,7 +230,7 @@ fn tick(model: &mut Model) {
     model.settle();
     if model.notice.as_ref().and_then(|n| n.until_ms).is_some_and(|t| t <= model.now_ms) {
         model.notice = None;
-        model.dirty = true;
+        (model.dirty, model.urgent) = (true, true);
     }
     let clocks = super::view::clocks(model);
     if clocks != model.clocks {
@@ -250,7 +251,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             model.link = Link::Live;
             model.rows_stale = true;
             model.counts_stale = true;
-            model.dirty = true;
+            (model.dirty, model.urgent) = (true, true);
             model.settle();
             if back {
                 tell(model, Loudness::Good, "the controller is back; this is current again");
@@ -264,6 +265,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             let mut probes = 0;
             let mut cmds = Vec::new();
             for change in &delta.changes {
+                model.urgent |= calm::more_than_figures(model, change);
                 match change {
                     Change::Service(s) => {
                         model.service_ms.insert(s.name.clone(), model.now_ms);

@@ -143,3 +143,39 @@ fn what_is_selected_is_copied_and_that_is_said() {
     rig.key(Key::Up);
     assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy("line 7".into())]);
 }
+
+#[test]
+fn figures_can_wait_and_whatever_else_changes_cannot() {
+    let mut rig = Rig::on(fixture::canary());
+    let urgent = |rig: &mut Rig, f: &dyn Fn(&mut Snapshot)| {
+        let now = rig.model.snapshot.as_ref().unwrap();
+        let mut next = (**now).clone();
+        f(&mut next);
+        let delta = Delta { seq: now.seq + 1, changes: now.changes_to(&next) };
+        update(&mut rig.model, Msg::Drawn);
+        update(&mut rig.model, Msg::Update(Update::Delta(delta)));
+        assert!(rig.model.dirty, "either way it is drawn");
+        rig.model.urgent
+    };
+    let figures: [&dyn Fn(&mut Snapshot); 4] = [
+        &|s| s.instances[0].probe_ms = Some(91),
+        &|s| (s.instances[1].cpu_percent, s.instances[1].memory_bytes) = (Some(77.0), Some(1)),
+        &|s| s.services[1].revisions[0].traffic = None,
+        &|s| s.services[1].rollout.as_mut().unwrap().gate_left_ms = Some(1),
+    ];
+    for (n, f) in figures.iter().enumerate() {
+        assert!(!urgent(&mut rig, f), "figure {n}");
+    }
+    let changes: [&dyn Fn(&mut Snapshot); 7] = [
+        &|s| s.instances[0].health = HealthView::Unhealthy,
+        &|s| s.instances[0].probe_ms = Some(5),
+        &|s| s.instances[1].state = "exited".into(),
+        &|s| s.services[1].revisions[1].actual_weight = None,
+        &|s| s.services[1].rollout.as_mut().unwrap().decision += 1,
+        &|s| s.hosts[0].reachable = false,
+        &|s| s.alarms.push("disk full".into()),
+    ];
+    for (n, f) in changes.iter().enumerate() {
+        assert!(urgent(&mut rig, f), "change {n}");
+    }
+}
