@@ -146,6 +146,15 @@ async fn an_instance_is_started_observed_stopped_started_again_and_removed() {
         assert_eq!(b.engine.start(&want).await.unwrap(), seen, "starting again changes nothing");
         assert_eq!(one(&b, &want).await.unwrap(), seen);
 
+        let told = b.engine.details(&b.fleet, &want.id).await.unwrap();
+        assert!(told.env.iter().any(|n| n.as_str() == "SAMPLE_LATENCY_MS"), "{told:?}");
+        assert!(!format!("{told:?}").contains("SAMPLE_LATENCY_MS="), "names, never values: {told:?}");
+        let label = (pilothouse::text::Safe::from("io.pilothouse.instance"), want.id.as_str().into());
+        assert!(told.labels.contains(&label), "{told:?}");
+        let port = format!("{}:{} to ", want.address, want.host_port.unwrap());
+        assert!(told.ports.iter().any(|p| p.as_str().starts_with(&port)), "{told:?}");
+        assert_eq!((told.exit_code, told.oom, told.runs_as.as_str().len()), (None, false, 64), "{told:?}");
+
         let count = get(seen.endpoint.unwrap(), "/count").await.unwrap().1;
         assert!(count.contains(want.id.as_str()), "{count}");
         let refused = b.engine.remove(&b.fleet, &want.id).await.unwrap_err();
@@ -155,6 +164,8 @@ async fn an_instance_is_started_observed_stopped_started_again_and_removed() {
         assert_eq!(one(&b, &want).await.unwrap().restart, Restart::UnlessStopped);
         b.engine.stop(&b.fleet, &want.id, GRACE).await.unwrap();
         assert_eq!(one(&b, &want).await.unwrap().state, RunState::Exited { code: Some(0), oom: false });
+        let told = b.engine.details(&b.fleet, &want.id).await.unwrap();
+        assert!(told.exit_code == Some(0) && told.ended_ms.is_some(), "{told:?}");
         b.engine.stop(&b.fleet, &want.id, GRACE).await.expect("stopping twice is fine");
 
         let again = b.engine.start(&want).await.unwrap();

@@ -130,9 +130,15 @@ async fn an_instance_is_started_observed_stopped_started_again_and_removed() {
         "the application ends by itself"
     );
     b.engine.stop(&b.fleet, &want.id, GRACE).await.expect("stopping twice is fine");
+    let told = b.engine.details(&b.fleet, &want.id).await.unwrap();
+    assert_eq!((told.exit_code, told.runs_as.as_str(), told.env.len()), (Some(0), "", 0), "{told:?}");
 
     let again = b.engine.start(&want).await.unwrap();
     assert_eq!(again.state, RunState::Running);
+    let told = b.engine.details(&b.fleet, &want.id).await.unwrap();
+    assert!(told.exit_code.is_none() && told.runs_as.as_str().starts_with("pid "), "{told:?}");
+    assert!(told.env.iter().any(|n| n.as_str() == "PORT"), "{told:?}");
+    assert!(!told.env.iter().any(|n| n.as_str().contains('=')), "names, never values: {told:?}");
     answers(endpoint(&again), "1.0.0").await;
     b.engine.stop(&b.fleet, &want.id, GRACE).await.unwrap();
 

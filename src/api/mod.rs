@@ -9,6 +9,7 @@
 //! | `POST /v1/up`, `POST /v1/down` | [`FleetRequest`] | [`VerbReply`], else [`ApiError`] |
 //! | `GET /v1/instances/{id}/logs?tail=N&follow=BOOL` | | [`LogEntry`] a line, as JSON |
 //! | `GET /v1/services/{service}/plan?version=V&fleet_file=F&fleet_hash=H&resolve=BOOL` | | [`PlanView`]; with `resolve` only for a version that the hosts or a registry have |
+//! | `GET /v1/instances/{id}` | | [`InstanceDetails`] |
 //! | `GET /v1/history?service=S&limit=N` | | [`History`] |
 //! | `GET /v1/rollouts/{id}` | | [`Story`] |
 //! | `GET /v1/rollouts/{id}/recording` | | [`Frame`] a line, as JSON: first a snapshot |
@@ -18,6 +19,7 @@
 
 mod compare;
 mod delta;
+mod details;
 mod history;
 mod recording;
 mod report;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use compare::{ComparisonView, Finding, Interval, MeasuredView, wilson};
 pub use delta::{Change, Delta, TAIL};
+pub use details::InstanceDetails;
 pub use history::{History, Past, PastAct, PastCount, PastDowntime, PastPhase, Story};
 pub use recording::{Frame, Shown};
 pub use report::{PlanHost, PlanPhase, PlanReport, plan_report};

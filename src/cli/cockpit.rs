@@ -7,7 +7,7 @@ use super::fleet::{block_on, load};
 use super::out::complain;
 use crate::controller::lock::Place;
 use crate::controller::start;
-use crate::tui::{self, Colours, Options};
+use crate::tui::{self, Options, Palette};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -27,19 +27,25 @@ pub(super) struct Look {
     /// ASCII only
     #[arg(long)]
     ascii: bool,
-    /// Colours: auto, dark, light, none
-    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = colours)]
-    theme: Colours,
+    /// Colours: auto, dark, light, contrast, colour-blind, 16, none
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = theme, env = "PILOTHOUSE_THEME")]
+    theme: Theme,
+    /// Nothing moves by itself more often than once in two seconds
+    #[arg(long, env = "PILOTHOUSE_REDUCED_MOTION", value_parser = clap::builder::FalseyValueParser::new())]
+    reduced_motion: bool,
 }
 
-pub(super) fn colours(name: &str) -> Result<Colours, String> {
-    match name {
-        "auto" => Ok(Colours::Auto),
-        "dark" => Ok(Colours::Dark),
-        "light" => Ok(Colours::Light),
-        "none" => Ok(Colours::None),
-        _ => Err("one of: auto, dark, light, none".into()),
+/// A palette; none for what suits the surroundings.
+#[derive(Clone, Copy)]
+struct Theme(Option<Palette>);
+
+fn theme(name: &str) -> Result<Theme, String> {
+    let palette = Palette::named(name);
+    if palette.is_some() || name == "auto" {
+        return Ok(Theme(palette));
     }
+    let all: Vec<&str> = Palette::ALL.iter().map(|p| p.name()).collect();
+    Err(format!("one of: auto, {}", all.join(", ")))
 }
 
 impl Args {
@@ -59,7 +65,8 @@ impl Look {
     pub(super) fn options(&self, fleet: Option<&Path>) -> Options {
         Options {
             fleet_file: fleet.map(Path::to_owned),
-            colours: self.theme,
+            colours: self.theme.0,
+            reduced_motion: self.reduced_motion,
             ascii: self.ascii,
             read_only: self.read_only,
             ..Options::default()

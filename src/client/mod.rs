@@ -15,8 +15,8 @@ use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    API_VERSION, ApiError, Delta, FleetRequest, Frame, Hello, History, LogEntry, PlanView, Snapshot, Story,
-    Verb, VerbReply, VerbRequest,
+    API_VERSION, ApiError, Delta, FleetRequest, Frame, Hello, History, InstanceDetails, LogEntry, PlanView,
+    Snapshot, Story, Verb, VerbReply, VerbRequest,
 };
 use crate::text::Safe;
 
@@ -216,6 +216,11 @@ impl Client {
         // A quiet application is no fault, so following has no deadline; fetching a tail has one.
         let silence = if follow { None } else { Some(SILENCE) };
         Ok(lines(what, sse::Lines::new(self.body(response, what, silence), MAX_LINE)))
+    }
+
+    /// What the engine says of an instance.
+    pub async fn details(&self, instance: &str) -> Result<InstanceDetails, ClientError> {
+        self.ask(Method::GET, self.url(&["v1", "instances", instance]), None::<&()>, ACT).await
     }
 
     /// First a snapshot, then what changes. `name` is shown to the others; `usage` asks for CPU and memory of

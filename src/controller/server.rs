@@ -30,9 +30,10 @@ use super::samples;
 use super::secrets::Identity;
 use super::view;
 use crate::api::{
-    ApiError, Delta, ErrorCode, FleetRequest, Hello, History, LogEntry, PlanView, RolloutStatus, Snapshot,
-    Story, Verb, VerbReply, VerbRequest,
+    ApiError, Delta, ErrorCode, FleetRequest, Hello, History, InstanceDetails, LogEntry, PlanView,
+    RolloutStatus, Snapshot, Story, Verb, VerbReply, VerbRequest,
 };
+use crate::engine::Engine;
 use crate::fleet::model::Fleet;
 use crate::fleet::names::{FleetName, InstanceId, RolloutId, ServiceName, Version};
 use crate::rollout::decide::Intent;
@@ -108,6 +109,7 @@ pub async fn serve(listener: UnixListener, server: Server) -> std::io::Result<()
         .route("/v1/stream", get(follow))
         .route("/v1/services/{service}/verbs", post(verb))
         .route("/v1/services/{service}/plan", get(plan))
+        .route("/v1/instances/{id}", get(details))
         .route("/v1/instances/{id}/logs", get(logs))
         .route("/v1/history", get(history))
         .route("/v1/rollouts/{id}", get(story))
@@ -472,7 +474,35 @@ fn no_rollout(id: &RolloutId) -> ApiError {
     }
 }
 
+async fn details(Shared(s): Shared<Server>, UrlPath(id): UrlPath<String>) -> Answer<InstanceDetails> {
+    let (id, engine) = s.engine_of(&id).await?;
+    let details = engine.details(&s.fleet, &id).await.map_err(|e| ApiError {
+        code: ErrorCode::Unavailable,
+        message: Safe::new(&format!("details of {id}: {e}")),
+        hint: None,
+    })?;
+    Ok(Json(view::details_view(&id, details)))
+}
+
 impl Server {
+    /// An instance, a hook's included, and the engine it is on.
+    async fn engine_of(&self, id: &str) -> Result<(InstanceId, Arc<dyn Engine>), ApiError> {
+        let id: InstanceId = name(id, "instance")?;
+        let state = self.state().await?;
+        let not_found = || ApiError {
+            code: ErrorCode::NotFound,
+            message: Safe::new(&format!("no instance {id}")),
+            hint: Some("pilothouse status lists them".into()),
+        };
+        let hook = |s: &ServiceState| {
+            s.rollout.as_ref()?.hooks.iter().find(|h| h.instance == id).map(|h| h.host.clone())
+        };
+        let at = |s: &ServiceState| s.instances.get(&id).map(|i| i.host.clone()).or_else(|| hook(s));
+        let host = state.services.values().find_map(at).ok_or_else(not_found)?;
+        let host = state.fleet.as_ref().and_then(|f| f.hosts.get(&host)).ok_or_else(not_found)?;
+        Ok((id, self.hands.engine(host)))
+    }
+
     async fn state(&self) -> Result<State, ApiError> {
         let (reply, answer) = oneshot::channel();
         self.tx.send(Input::State(reply)).await.map_err(|_closed| gone())?;
@@ -592,20 +622,8 @@ async fn logs(
     UrlPath(id): UrlPath<String>,
     Query(q): Query<LogsQuery>,
 ) -> Result<Response, ApiError> {
-    let id: InstanceId = name(&id, "instance")?;
-    let state = s.state().await?;
-    let not_found = || ApiError {
-        code: ErrorCode::NotFound,
-        message: Safe::new(&format!("no instance {id}")),
-        hint: Some("pilothouse status lists them".into()),
-    };
-    let hook = |s: &ServiceState| {
-        s.rollout.as_ref()?.hooks.iter().find(|h| h.instance == id).map(|h| h.host.clone())
-    };
-    let at = |s: &ServiceState| s.instances.get(&id).map(|i| i.host.clone()).or_else(|| hook(s));
-    let host = state.services.values().find_map(at).ok_or_else(not_found)?;
-    let host = state.fleet.as_ref().and_then(|f| f.hosts.get(&host)).ok_or_else(not_found)?;
-    let lines = s.hands.engine(host).logs(&s.fleet, &id, q.tail.min(10_000), q.follow).await;
+    let (id, engine) = s.engine_of(&id).await?;
+    let lines = engine.logs(&s.fleet, &id, q.tail.min(10_000), q.follow).await;
     let lines = lines.map_err(|e| ApiError {
         code: ErrorCode::Unavailable,
         message: Safe::new(&format!("logs of {id}: {e}")),

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::numbers::{Numbers, share};
 use crate::api::{
-    DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceView, PhaseHostView, PhaseView,
-    PlanView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView, ServiceView, Snapshot,
-    VerdictView,
+    DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceDetails, InstanceView, PhaseHostView,
+    PhaseView, PlanView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView, ServiceView,
+    Snapshot, VerdictView,
 };
-use crate::engine::Usage;
+use crate::engine::{Details, Usage};
 use crate::fleet::model::{Engine, Fleet, ProxyKind, Rule, RuleBy, Service};
 use crate::fleet::names::{Bp, InstanceId, Millis, RevisionId, ServiceName, Version};
 use crate::rollout::capacity;
@@ -19,7 +19,7 @@ use crate::rollout::state::{
     HookRun, HookState, Instance, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
 };
 use crate::rollout::target::target;
-use crate::rollout::world::{Health, HealthVerdict, Observed, RunState, Slot};
+use crate::rollout::world::{Health, HealthVerdict, Observed, Restart, RunState, Slot};
 use crate::text::Safe;
 
 /// What a snapshot is made of, beside who serves it and the tails of events and probes.
@@ -418,6 +418,29 @@ fn on_host(on: &OnHost) -> PhaseHostView {
         candidate: on.candidate,
         stable_weight: on.stable_share.get(),
         candidate_weight: on.candidate_share.get(),
+    }
+}
+
+/// What an engine said of an instance, for the API.
+#[must_use]
+pub fn details_view(id: &InstanceId, d: Details) -> InstanceDetails {
+    let restart = match d.restart {
+        None => "",
+        Some(Restart::No) => "no",
+        Some(Restart::UnlessStopped) => "unless-stopped",
+    };
+    InstanceDetails {
+        id: Safe::new(id.as_str()),
+        runs_as: d.runs_as,
+        image: d.image,
+        labels: d.labels,
+        env: d.env,
+        ports: d.ports,
+        restart: restart.into(),
+        exit_code: d.exit_code,
+        oom: d.oom,
+        ended_ms: d.ended_ms,
+        error: d.error,
     }
 }
 

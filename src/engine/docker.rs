@@ -7,6 +7,7 @@ mod adopted;
 mod auth;
 mod client;
 mod containers;
+mod details;
 mod images;
 mod observe;
 mod streams;
@@ -23,7 +24,7 @@ use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 use self::adopted::Marker;
 use self::client::Client;
 use self::observe::Cache;
-use super::{Adoptable, BoxStream, Engine, EngineError, LogLine, Usage, Wanted};
+use super::{Adoptable, BoxStream, Details, Engine, EngineError, LogLine, Usage, Wanted};
 use crate::fleet::model::Run;
 use crate::fleet::names::{FleetName, InstanceId, Millis, Version};
 use crate::rollout::world::{InstanceSpec, ObservedInstance, Restart};
@@ -174,6 +175,10 @@ impl Engine for DockerEngine {
     ) -> Result<BoxStream<LogLine>, EngineError> {
         let container = self.inner.must_be_ours(fleet, id).await?;
         streams::logs(Arc::clone(&self.inner), container, tail, follow)
+    }
+
+    async fn details(&self, fleet: &FleetName, id: &InstanceId) -> Result<Details, EngineError> {
+        self.inner.details(fleet, id).await
     }
 
     async fn usage(&self, fleet: &FleetName, id: &InstanceId) -> Result<BoxStream<Usage>, EngineError> {

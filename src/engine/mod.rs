@@ -52,6 +52,32 @@ pub struct LogLine {
     pub text: Safe,
 }
 
+/// What an engine says of one instance when somebody asks, beyond what is watched all the time. No value of its
+/// environment: names only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// The engine's own name for it: a container id, or `pid 4711`.
+    pub runs_as: Safe,
+    /// What it was made from: an image, or a program.
+    pub image: Safe,
+    /// Its labels, sorted.
+    pub labels: Vec<(Safe, Safe)>,
+    /// Names in its environment, sorted.
+    pub env: Vec<Safe>,
+    /// Its ports, in words (`127.0.0.1:9000 to 8080/tcp`).
+    pub ports: Vec<Safe>,
+    /// What the engine does when it exits by itself.
+    pub restart: Option<Restart>,
+    /// How it exited last.
+    pub exit_code: Option<i32>,
+    /// Whether it was ended for want of memory.
+    pub oom: bool,
+    /// Wall clock when it ended last, milliseconds since 1970.
+    pub ended_ms: Option<u64>,
+    /// What the engine says went wrong.
+    pub error: Option<Safe>,
+}
+
 /// What a service needs of something that runs already.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -132,6 +158,9 @@ pub trait Engine: Send + Sync {
         tail: usize,
         follow: bool,
     ) -> Result<BoxStream<LogLine>, EngineError>;
+
+    /// What there is to know of one instance, for people.
+    async fn details(&self, fleet: &FleetName, id: &InstanceId) -> Result<Details, EngineError>;
 
     /// CPU and memory about every two seconds for as long as the stream is held.
     async fn usage(&self, fleet: &FleetName, id: &InstanceId) -> Result<BoxStream<Usage>, EngineError>;

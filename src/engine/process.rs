@@ -27,7 +27,7 @@ pub use self::shim::run as shim;
 
 use self::artifact::Hashes;
 use self::files::{InstanceDir, Spec};
-use super::{BoxStream, Engine, EngineError, LogLine, Usage};
+use super::{BoxStream, Details, Engine, EngineError, LogLine, Usage};
 use crate::fleet::model::Run;
 use crate::fleet::names::{FleetName, InstanceId, Millis, Version};
 use crate::rollout::world::{InstanceSpec, ObservedInstance, Restart};
@@ -195,6 +195,16 @@ impl Engine for ProcessEngine {
     ) -> Result<BoxStream<LogLine>, EngineError> {
         let (dir, _) = self.inner.must_be_ours(fleet, id)?;
         Ok(log::read(dir.path, tail, follow))
+    }
+
+    async fn details(&self, fleet: &FleetName, id: &InstanceId) -> Result<Details, EngineError> {
+        let (dir, spec) = self.inner.must_be_ours(fleet, id)?;
+        blocking(OBSERVE, move || {
+            dir.status()
+                .map(|status| observe::details(&dir, spec, &status))
+                .map_err(|e| unknown(format!("cannot look at {}: {e}", dir.path.display())))
+        })
+        .await
     }
 
     async fn usage(&self, fleet: &FleetName, id: &InstanceId) -> Result<BoxStream<Usage>, EngineError> {

@@ -15,6 +15,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::End;
+use super::clipboard::Between;
 use super::keys::Key;
 use super::link::Link;
 use super::model::{Loudness, Model, Planned};
@@ -29,6 +30,12 @@ use crate::text::Safe;
 
 /// Shortest time between two frames that no key asked for.
 const FRAME: Duration = Duration::from_millis(100);
+/// The same where nothing but figures has changed, while there is a rollout to watch.
+const FIGURES: Duration = Duration::from_secs(1);
+/// And while there is none.
+const REST: Duration = Duration::from_secs(5);
+/// The first of these for those who asked for less motion.
+const CALM: Duration = Duration::from_secs(2);
 /// News on their way to the screen.
 const QUEUE: usize = 64;
 /// Messages or keys taken in before the next frame may be drawn.
@@ -59,6 +66,8 @@ pub(super) struct App {
     player: Option<Player>,
     /// When the player was last let go on.
     played: Instant,
+    /// What a copied text has to go through.
+    between: Between,
 }
 
 impl App {
@@ -87,6 +96,7 @@ impl App {
             gone: Arc::new(Notify::new()),
             player: None,
             played: Instant::now(),
+            between: Between::of(|name| std::env::var(name).ok().filter(|v| !v.is_empty())),
         }
     }
 
@@ -135,10 +145,13 @@ impl App {
         let mut tick = interval(if self.player.is_some() { FRAME } else { Duration::from_secs(1) });
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let gone = Arc::clone(&self.gone);
+        let frame = if self.model.reduced_motion { CALM } else { FRAME };
         let mut last = None;
         let mut at_once = true;
         loop {
-            let due = last.map_or_else(Instant::now, |t: Instant| t + FRAME);
+            let pause = self.pause(frame);
+            let due = last.map_or_else(Instant::now, |t: Instant| t + pause);
+            self.theme.palette = self.model.palette;
             if self.model.dirty && (at_once || Instant::now() >= due) {
                 self.clock();
                 screen.draw(&mut self.model, &self.theme)?;
@@ -205,6 +218,7 @@ impl App {
                 match cmd {
                     Cmd::Leave => return Ok(End::Detached),
                     Cmd::Redraw => screen.forget(),
+                    Cmd::Copy(text) => screen.pass(self.between.sequence(&text).as_bytes())?,
                     Cmd::Suspend => {
                         // An event stream that lives on would go on reading the shell's input.
                         keys.stop().await;
@@ -218,6 +232,16 @@ impl App {
                     other => self.carry_out(other),
                 }
             }
+        }
+    }
+
+    /// How long after a frame the next may be drawn that no key asked for.
+    fn pause(&self, frame: Duration) -> Duration {
+        let moving = self.model.counts.rollouts > 0 || !self.model.live();
+        match (self.model.urgent || self.player.is_some(), moving) {
+            (true, _) => frame,
+            (false, true) => FIGURES.max(frame),
+            (false, false) => REST.max(frame),
         }
     }
 
@@ -286,6 +310,16 @@ impl App {
                     let _ = news.send(Msg::LogEnd { generation, why }).await;
                 }));
             }
+            Cmd::Details { instance } => {
+                let socket = self.link.socket.clone();
+                self.jobs.spawn(async move {
+                    let result = match client {
+                        None => Err(nobody(socket)),
+                        Some(client) => client.details(instance.as_str()).await,
+                    };
+                    let _ = news.send(Msg::Details { instance, result: result.map(Box::new) }).await;
+                });
+            }
             Cmd::Unfollow => self.stop_log(),
             Cmd::Seek(to) => {
                 if let Some(player) = &mut self.player {
@@ -293,7 +327,7 @@ impl App {
                 }
             }
             Cmd::Resubscribe => self.link.again.notify_one(),
-            Cmd::Leave | Cmd::Redraw | Cmd::Suspend => {}
+            Cmd::Leave | Cmd::Redraw | Cmd::Suspend | Cmd::Copy(_) => {}
         }
     }
 

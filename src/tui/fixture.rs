@@ -5,9 +5,9 @@ mod strategies;
 pub use strategies::{compared, down, empty_place, followed, held, many_hosts, preview};
 
 use crate::api::{
-    API_VERSION, EventView, HealthView, Hello, HostView, InstanceView, Level, PhaseHostView, PhaseView,
-    PlanView, ProbeView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView, ServiceView,
-    Snapshot, TrafficView, VerbKind,
+    API_VERSION, EventView, HealthView, Hello, HostView, InstanceDetails, InstanceView, Level, PhaseHostView,
+    PhaseView, PlanView, ProbeView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView,
+    ServiceView, Snapshot, TrafficView, VerbKind,
 };
 use crate::text::Safe;
 
@@ -100,6 +100,25 @@ fn instances(id: &str, version: &str, role: Role, n: u32, share: u16, age_ms: u6
             restarts: 0,
         })
         .collect()
+}
+
+/// What the engine says of the candidate's first instance, which was short of memory once.
+#[must_use]
+pub fn details() -> InstanceDetails {
+    let label = |name: &str, value: &str| (name.into(), value.into());
+    InstanceDetails {
+        id: "web-9c1e0a77-1".into(),
+        runs_as: "4f0f2f6f3c8e4f0f2f6f3c8e4f0f2f6f3c8e4f0f2f6f3c8e4f0f2f6f3c8e4f0f".into(),
+        image: "registry.example/shop/web@sha256:9c1e0a77".into(),
+        labels: vec![label("io.pilothouse.fleet", "shop"), label("io.pilothouse.service", "web")],
+        env: vec!["DATABASE_URL".into(), "PATH".into(), "PORT".into()],
+        ports: vec!["10.0.0.1:20001 to 8080/tcp".into()],
+        restart: "no".into(),
+        exit_code: Some(137),
+        oom: true,
+        ended_ms: Some(WALL_MS - 300_000),
+        error: None,
+    }
 }
 
 fn traffic(rate: f32, error_percent: f32, p95: f32, requests: u64, errors: u64) -> TrafficView {

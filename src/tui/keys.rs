@@ -3,12 +3,15 @@
 //! A split escape sequence on a slow link arrives as `Esc`, `[` or `O`, and a letter out of A–D, F, H, P–S or `~`.
 //! So none of these letters acts on its own: the only one bound, `P`, opens a question.
 
+mod table;
+
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use crate::api::VerbKind;
 
 use super::dialog::{self, Ask, Dialog};
 use super::model::{Model, Overlay, Pane};
+pub use table::TABLE;
 
 /// A key, without what terminals add to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,8 +103,24 @@ pub enum Action {
     Logs,
     /// Type a filter.
     Filter,
+    /// Type a command.
+    Palette,
+    /// Complete what is typed.
+    Complete,
     /// Instances of all services, or of this one.
     Scope,
+    /// Details of the selected instance, else the large pane.
+    Open,
+    /// Details of the selected instance.
+    Details,
+    /// Copy what is selected.
+    Copy,
+    /// Other colours.
+    Theme,
+    /// Sort by the next column.
+    Sort,
+    /// Sort the other way round.
+    Reverse,
     /// Give the focused pane the whole screen, or take it back.
     Zoom,
     /// Open or close the help page.
@@ -122,6 +141,8 @@ pub enum Action {
     NextService,
     /// The service before.
     PreviousService,
+    /// A service by its name.
+    Service,
     /// One line up.
     Up,
     /// One line down.
@@ -148,6 +169,8 @@ pub enum Action {
     Accept,
     /// Take back the last character.
     Erase,
+    /// Take back all that was typed.
+    EraseAll,
     /// Replay: stand still, or go on.
     PlayPause,
     /// Replay: faster.
@@ -185,6 +208,10 @@ pub enum Context {
     Wait,
     /// Typing a filter.
     Filter,
+    /// Typing a command.
+    Palette,
+    /// Details of an instance.
+    Details,
     /// The panes, of a past rollout that is played.
     Replay,
 }
@@ -194,6 +221,8 @@ pub enum Context {
 pub fn context(model: &Model) -> Context {
     match &model.overlay {
         Overlay::Help(_) => Context::Help,
+        Overlay::Palette(_) => Context::Palette,
+        Overlay::Details(_) => Context::Details,
         Overlay::Dialog(d) => match (&d.ask, &d.type_name) {
             (Ask::Pick(_), _) => Context::Pick,
             (Ask::Planning { .. }, _) => Context::Wait,
@@ -201,7 +230,7 @@ pub fn context(model: &Model) -> Context {
             (Ask::Rollback { .. }, None) if choosing(model, d) => Context::Choose,
             (_, None) => Context::Confirm,
         },
-        Overlay::None if model.filtering => Context::Filter,
+        Overlay::None if model.filtering.is_some() => Context::Filter,
         Overlay::None if model.replay.is_some() => Context::Replay,
         Overlay::None if model.logs.is_some() => Context::Logs,
         Overlay::None => Context::Board,
@@ -247,120 +276,30 @@ pub struct Binding {
     pub group: Group,
     /// Place in the queue for the bar: 1 is given up last, 0 is never there.
     pub bar: u8,
+    /// What the palette calls it, the usual name first; a line without names is not in the palette.
+    pub names: &'static [&'static str],
 }
-
-use Action as A;
-use Context as C;
-use Group as G;
-use Key as K;
-
-const VIEWS: &[Context] = &[C::Board, C::Logs];
-const VIEWS_HELP: &[Context] = &[C::Board, C::Logs, C::Help];
-const VERBS: &[Context] = &[C::Board, C::Logs, C::Replay];
-const MOVES: &[Context] = &[C::Board, C::Logs, C::Help, C::Replay];
-const BOARD: &[Context] = &[C::Board];
-const PANES: &[Context] = &[C::Board, C::Replay];
-const REPLAY: &[Context] = &[C::Replay];
-const EVERYWHERE: &[Context] =
-    &[C::Board, C::Logs, C::Help, C::Confirm, C::Choose, C::Name, C::Pick, C::Wait, C::Filter, C::Replay];
-
-#[allow(clippy::too_many_arguments)]
-const fn bind(
-    keys: &'static [Key],
-    caption: &'static str,
-    label: &'static str,
-    help: &'static str,
-    action: Action,
-    contexts: &'static [Context],
-    group: Group,
-    bar: u8,
-) -> Binding {
-    Binding { keys, caption, label, help, action, contexts, group, bar }
-}
-
-/// The table. A key may have several lines in a context: the first that is possible now counts.
-#[rustfmt::skip]
-pub const TABLE: &[Binding] = &[
-    bind(&[K::Char('y')], "y", "yes, do it", "", A::Confirm, &[C::Confirm, C::Choose], G::Answer, 1),
-    bind(&[K::Enter], "Enter", "do it, once the name is typed", "", A::Accept, &[C::Name], G::Answer, 1),
-    bind(&[K::Enter], "Enter", "show the plan", "", A::Accept, &[C::Pick], G::Answer, 1),
-    bind(&[K::Up, K::Ctrl('p')], "up/down", "choose", "", A::Up, &[C::Pick, C::Choose], G::Answer, 3),
-    bind(&[K::Down, K::Tab, K::Ctrl('n')], "down", "choose", "", A::Down, &[C::Pick, C::Choose], G::Answer, 0),
-    bind(&[K::Esc, K::Char('n'), K::Char('q')], "Esc", "no, go back", "", A::Cancel, &[C::Confirm, C::Choose, C::Wait], G::Answer, 2),
-    bind(&[K::Esc], "Esc", "no, go back", "", A::Cancel, &[C::Name, C::Pick], G::Answer, 2),
-    bind(&[K::Enter], "Enter", "keep the filter", "", A::Accept, &[C::Filter], G::Answer, 1),
-    bind(&[K::Esc], "Esc", "no filter", "", A::Cancel, &[C::Filter], G::Answer, 2),
-    bind(&[K::Backspace, K::Ctrl('h')], "", "", "", A::Erase, &[C::Name, C::Pick, C::Filter], G::Answer, 0),
-
-    bind(&[K::Char('a')], "a", "abort", "abort: all traffic back to stable, at once (asks: a, then y)", A::Abort, MOVES, G::Steer, 1),
-    bind(&[K::Char(' ')], "space", "pause", "pause: stay at this share, at once", A::Pause, VIEWS, G::Steer, 2),
-    bind(&[K::Char(' ')], "space", "resume", "resume a paused rollout (asks)", A::Resume, VIEWS, G::Steer, 2),
-    bind(&[K::Char('p')], "p", "promote", "promote: go to the next phase now (asks)", A::Promote, VERBS, G::Steer, 3),
-    bind(&[K::Char('P')], "P", "full", "promote --full: to 100 %, past all gates (asks)", A::PromoteFull, VERBS, G::Steer, 11),
-    bind(&[K::Char('r')], "r", "rollback", "roll back: to the previous version; in mid-rollout everything, or one host alone (asks)", A::Rollback, VERBS, G::Steer, 4),
-    bind(&[K::Char('t')], "t", "retry", "retry: held hosts take part again; after an abort, the same version once more (asks)", A::Retry, VERBS, G::Steer, 5),
-    bind(&[K::Char('d')], "d", "deploy", "deploy: choose a version, see the plan, confirm; takes a rollout under way back first", A::Deploy, VERBS, G::Steer, 8),
-
-    bind(&[K::Char(' ')], "space", "stop/go", "replay: stand still, or go on", A::PlayPause, REPLAY, G::Look, 1),
-    bind(&[K::Right], "left/right", "10 s", "replay: ten seconds back or on", A::StepOn, REPLAY, G::Look, 2),
-    bind(&[K::Left], "left", "", "replay: ten seconds back or on", A::StepBack, REPLAY, G::Look, 0),
-    bind(&[K::Char('+'), K::Char('=')], "+/-", "speed", "replay: faster or slower", A::Faster, REPLAY, G::Look, 3),
-    bind(&[K::Char('-')], "-", "", "replay: faster or slower", A::Slower, REPLAY, G::Look, 0),
-    bind(&[K::Home], "Home/End", "ends", "replay: to the beginning or the end", A::Begin, REPLAY, G::Look, 4),
-    bind(&[K::End], "End", "", "replay: to the beginning or the end", A::Finish, REPLAY, G::Look, 0),
-    bind(&[K::Char('l')], "l", "logs", "logs of the selected instance, followed", A::Logs, PANES, G::Look, 9),
-    bind(&[K::Esc, K::Char('q'), K::Char('l')], "Esc", "back", "back from logs or a large pane", A::Back, &[C::Logs], G::Look, 6),
-    bind(&[K::Esc], "Esc", "back", "back from logs or a large pane", A::Back, PANES, G::Look, 0),
-    bind(&[K::Char('/')], "/", "filter", "filter instances by host, id, version, state, health; !text for the others", A::Filter, PANES, G::Look, 10),
-    bind(&[K::Char('s')], "s", "scope", "instances and probes of this service, or of all", A::Scope, PANES, G::Look, 13),
-    bind(&[K::Enter], "Enter", "zoom", "give the focused pane the whole screen, or take it back", A::Zoom, PANES, G::Look, 12),
-
-    bind(&[K::Left], "left", "", "previous service", A::PreviousService, BOARD, G::Move, 0),
-    bind(&[K::Right], "right", "", "next service", A::NextService, BOARD, G::Move, 0),
-    bind(&[K::Tab], "Tab", "", "next pane", A::NextPane, PANES, G::Move, 0),
-    bind(&[K::BackTab], "Shift-Tab", "", "previous pane", A::PreviousPane, PANES, G::Move, 0),
-    bind(&[K::Char('1')], "1", "", "services", A::Focus(Pane::Services), PANES, G::Move, 0),
-    bind(&[K::Char('2')], "2", "", "rollout", A::Focus(Pane::Rollout), PANES, G::Move, 0),
-    bind(&[K::Char('3')], "3", "", "fleet", A::Focus(Pane::Fleet), PANES, G::Move, 0),
-    bind(&[K::Char('4')], "4", "", "health", A::Focus(Pane::Health), PANES, G::Move, 0),
-    bind(&[K::Char('5')], "5", "", "events", A::Focus(Pane::Events), PANES, G::Move, 0),
-    bind(&[K::Up, K::Char('k')], "k, up", "", "up", A::Up, MOVES, G::Move, 0),
-    bind(&[K::Down, K::Char('j')], "j, down", "", "down", A::Down, MOVES, G::Move, 0),
-    bind(&[K::PageUp, K::Ctrl('u'), K::Ctrl('b')], "PgUp", "", "a page up", A::PageUp, MOVES, G::Move, 0),
-    bind(&[K::PageDown, K::Ctrl('d'), K::Ctrl('f')], "PgDn", "", "a page down", A::PageDown, MOVES, G::Move, 0),
-    bind(&[K::Char('g')], "g", "", "to the first line", A::Top, MOVES, G::Move, 0),
-    bind(&[K::Home], "g", "", "to the first line", A::Top, VIEWS_HELP, G::Move, 0),
-    bind(&[K::Char('G')], "G", "", "to the last line; logs follow again", A::Bottom, MOVES, G::Move, 0),
-    bind(&[K::End], "G", "", "to the last line; logs follow again", A::Bottom, VIEWS_HELP, G::Move, 0),
-    bind(&[K::Left], "left", "", "long log lines to the left", A::Left, &[C::Logs], G::Move, 0),
-    bind(&[K::Right], "right", "", "long log lines to the right", A::Right, &[C::Logs], G::Move, 0),
-
-    bind(&[K::Char('?'), K::Esc, K::Char('q'), K::Enter], "?", "close", "", A::Help, &[C::Help], G::Answer, 2),
-    bind(&[K::Char('?')], "?", "help", "this page", A::Help, VERBS, G::Leave, 6),
-    bind(&[K::Char('q')], "q", "detach", "leave; the rollout goes on", A::Detach, PANES, G::Leave, 7),
-    bind(&[K::Ctrl('c')], "Ctrl-C", "", "leave from anywhere; the rollout goes on", A::Detach, EVERYWHERE, G::Leave, 0),
-    bind(&[K::Ctrl('z')], "Ctrl-Z", "", "to the shell; fg comes back", A::Suspend, EVERYWHERE, G::Leave, 0),
-    bind(&[K::Ctrl('l')], "Ctrl-L", "", "draw everything again", A::Redraw, EVERYWHERE, G::Leave, 0),
-];
 
 /// Whether `action` can be done now; if not, why not.
 pub fn possible(model: &Model, action: Action) -> Result<(), String> {
     let verb = |kind| model.can(kind).map(drop);
     match action {
-        A::Abort => verb(VerbKind::Abort),
-        A::Pause => verb(VerbKind::Pause),
-        A::Resume => verb(VerbKind::Resume),
-        A::Promote | A::PromoteFull => verb(VerbKind::Promote),
-        A::Rollback => verb(VerbKind::Rollback),
-        A::Retry => verb(VerbKind::Retry),
-        A::Deploy => verb(VerbKind::Deploy),
-        A::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
-        A::Logs => match (model.live(), model.instance_view()) {
+        Action::Abort => verb(VerbKind::Abort),
+        Action::Pause => verb(VerbKind::Pause),
+        Action::Resume => verb(VerbKind::Resume),
+        Action::Promote | Action::PromoteFull => verb(VerbKind::Promote),
+        Action::Rollback => verb(VerbKind::Rollback),
+        Action::Retry => verb(VerbKind::Retry),
+        Action::Deploy => verb(VerbKind::Deploy),
+        Action::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
+        Action::Copy if model.selected().is_none() => Err("nothing is selected that could be copied".into()),
+        Action::Details if model.instance_view().is_none() => Err("no instance is selected".into()),
+        Action::Logs => match (model.live(), model.instance_view()) {
             (true, Some(_)) => Ok(()),
             (true, None) => Err("no instance is selected".into()),
             (false, _) => Err("logs come from the controller, which is lost".into()),
         },
-        A::Confirm => match &model.overlay {
+        Action::Confirm => match &model.overlay {
             Overlay::Dialog(d) if d.moved_on(model).is_some() => {
                 Err("it has changed since you opened this".into())
             }
@@ -371,11 +310,28 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
     }
 }
 
+impl Binding {
+    /// Whether there is such a line at all: where one only looks there are no verbs, possible or not.
+    #[must_use]
+    pub fn exists(&self, read_only: bool) -> bool {
+        !read_only || self.group != Group::Steer
+    }
+}
+
+/// Whether `key` would be a verb here, were this cockpit not for looking only.
+#[must_use]
+pub fn verb_of_others(model: &Model, key: Key) -> bool {
+    let context = context(model);
+    let is = |b: &Binding| b.contexts.contains(&context) && b.keys.contains(&key);
+    TABLE.iter().any(|b| !b.exists(model.read_only) && is(b))
+}
+
 /// What `key` does now. `Err` when it would do something that is not possible, with the reason.
 pub fn dispatch(model: &Model, key: Key) -> Option<Result<Action, String>> {
     let context = context(model);
     let mut first = None;
-    for b in TABLE.iter().filter(|b| b.contexts.contains(&context) && b.keys.contains(&key)) {
+    let here = |b: &&Binding| b.exists(model.read_only) && b.contexts.contains(&context);
+    for b in TABLE.iter().filter(here).filter(|b| b.keys.contains(&key)) {
         match possible(model, b.action) {
             Ok(()) => return Some(Ok(b.action)),
             Err(why) => first = first.or(Some(Err(why))),
@@ -390,12 +346,14 @@ pub fn bar(model: &Model) -> Vec<&'static Binding> {
     let context = context(model);
     TABLE
         .iter()
+        .filter(|b| b.exists(model.read_only))
         .filter(|b| b.bar > 0 && b.contexts.contains(&context) && possible(model, b.action).is_ok())
         .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::table::EVERYWHERE;
     use super::*;
 
     #[test]
@@ -422,6 +380,7 @@ mod tests {
     #[test]
     fn every_line_of_the_help_has_a_caption_and_a_text() {
         for b in TABLE.iter().filter(|b| b.group != Group::Answer) {
+            assert!(!b.keys.is_empty() || b.caption.starts_with(':') && !b.names.is_empty(), "{b:?}");
             assert!(!b.caption.is_empty() && !b.help.is_empty(), "{b:?}");
         }
     }

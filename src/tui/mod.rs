@@ -5,26 +5,33 @@
 //! | `model` | all that is known; no I/O, no clock |
 //! | `rows` | the order of the instances and the counts, derived from the model |
 //! | `update` | what each message does to the model, and what is to be done outside |
+//! | `palette` | commands by name: what is offered for a text, and what it means |
+//! | `filter` | what a list is filtered by |
 //! | `dialog` | questions before something happens, and what counts as an answer |
-//! | `keys` | the one table of keys: dispatch, bar and help page |
+//! | `keys` | the one table of keys: dispatch, bar, help page and palette |
 //! | `view` | the picture, one pane per file, each a pure function of the model |
 //! | `theme` | palettes and glyphs |
-//! | `screen` | the picture's difference as bytes |
+//! | `screen`, `encode` | the picture's difference, as bytes |
 //! | `term` | the terminal, taken and given back |
+//! | `clipboard` | copying to the terminal at the other end |
 //! | `link` | the connection, kept up |
 //! | `replay` | a past rollout in place of a connection |
 //! | `app` | the loop that joins them |
 
 mod app;
+mod clipboard;
 pub mod dialog;
+mod encode;
+pub mod filter;
 #[doc(hidden)]
 pub mod fixture;
 mod format;
 pub mod keys;
 mod link;
 pub mod model;
+pub mod palette;
 pub mod replay;
-mod rows;
+pub mod rows;
 pub mod screen;
 mod term;
 pub mod theme;
@@ -39,21 +46,8 @@ use color_eyre::eyre::{WrapErr as _, eyre};
 use crate::text::Safe;
 use model::Model;
 pub use replay::SPEEDS;
-use theme::{Palette, Theme};
-
-/// Which colours are asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Colours {
-    /// Dark, or none when `NO_COLOR` is set.
-    #[default]
-    Auto,
-    /// For light text on a dark ground.
-    Dark,
-    /// For dark text on a light ground.
-    Light,
-    /// None.
-    None,
-}
+pub use theme::Palette;
+use theme::Theme;
 
 /// How the cockpit is opened.
 #[derive(Clone, Debug, Default)]
@@ -62,11 +56,13 @@ pub struct Options {
     pub fleet_file: Option<PathBuf>,
     /// What others see as our name; the login name by default.
     pub name: Option<String>,
-    /// Which colours.
-    pub colours: Colours,
+    /// Which colours; by the surroundings when nothing is asked for.
+    pub colours: Option<Palette>,
+    /// Nothing moves by itself more often than once in two seconds.
+    pub reduced_motion: bool,
     /// ASCII only, even where the locale has UTF-8.
     pub ascii: bool,
-    /// Watch only: all verbs are off.
+    /// Watch only: there are no verbs.
     pub read_only: bool,
     /// Lines for an empty area, such as which versions to try.
     pub demo_hint: Option<Vec<Safe>>,
@@ -127,6 +123,8 @@ fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_e
     let model = Model {
         name: Safe::capped(&name, 40),
         read_only: options.read_only,
+        palette: theme.palette,
+        reduced_motion: options.reduced_motion,
         demo_hint: options.demo_hint.unwrap_or_default(),
         ..Model::default()
     };
@@ -174,11 +172,13 @@ fn farewell(model: &Model) -> Vec<String> {
 
 fn choose_theme(options: &Options, env: impl Fn(&str) -> Option<String>) -> Theme {
     let palette = match options.colours {
-        Colours::Dark => Palette::Dark,
-        Colours::Light => Palette::Light,
-        Colours::None => Palette::None,
-        Colours::Auto if env("NO_COLOR").is_some() => Palette::None,
-        Colours::Auto => Palette::Dark,
+        Some(palette) => palette,
+        None if env("NO_COLOR").is_some() => Palette::None,
+        // Consoles and hardware, which have eight colours and show no faint text.
+        None if env("TERM").is_some_and(|t| t == "linux" || t == "ansi" || t.starts_with("vt")) => {
+            Palette::Basic
+        }
+        None => Palette::Dark,
     };
     let locale =
         env("LC_ALL").or_else(|| env("LC_CTYPE")).or_else(|| env("LANG")).unwrap_or_default().to_lowercase();
@@ -200,11 +200,12 @@ mod tests {
         assert_eq!(theme(&auto, &[("LANG", "ko_KR.UTF-8")]), Theme { palette: Palette::Dark, ascii: false });
         assert!(theme(&auto, &[("LANG", "en_US.UTF-8"), ("LC_ALL", "C")]).ascii);
         assert!(theme(&auto, &[]).ascii);
+        assert_eq!(theme(&auto, &[("TERM", "linux")]).palette, Palette::Basic);
         assert_eq!(
             theme(&auto, &[("NO_COLOR", "1"), ("LC_CTYPE", "C.utf8")]),
             Theme { palette: Palette::None, ascii: false }
         );
-        let light = Options { colours: Colours::Light, ascii: true, ..Options::default() };
+        let light = Options { colours: Some(Palette::Light), ascii: true, ..Options::default() };
         assert_eq!(
             theme(&light, &[("NO_COLOR", "1"), ("LANG", "C.UTF-8")]),
             Theme { palette: Palette::Light, ascii: true }

@@ -3,12 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::api::{
-    API_VERSION, HealthView, InstanceView, LogEntry, PlanView, RolloutStatus, ServiceView, Snapshot, VerbKind,
+    API_VERSION, HealthView, InstanceDetails, InstanceView, LogEntry, PlanView, RolloutStatus, ServiceView,
+    Snapshot, VerbKind,
 };
 use crate::client::ClientError;
 use crate::text::Safe;
 
 use super::dialog::Dialog;
+use super::filter::{Filter, Filters, List};
+use super::format;
+use super::palette::Palette;
+use super::rows::Sort;
+use super::theme::Palette as Colours;
 
 /// Log lines kept.
 pub const LOG_LINES: usize = 2000;
@@ -75,6 +81,21 @@ pub enum Overlay {
     Help(usize),
     /// A question.
     Dialog(Box<Dialog>),
+    /// A command is being typed.
+    Palette(Palette),
+    /// All there is to know of an instance.
+    Details(Box<Details>),
+}
+
+/// An instance that is looked at closely.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Details {
+    /// Which.
+    pub instance: Safe,
+    /// What its engine says; `None` while it is asked.
+    pub told: Option<Result<Box<InstanceDetails>, Safe>>,
+    /// Scrolled down by so many lines.
+    pub top: usize,
 }
 
 /// How loud a notice is.
@@ -110,12 +131,62 @@ pub struct Logs {
     pub lines: VecDeque<LogEntry>,
     /// Lines that were pushed out.
     pub dropped: u64,
-    /// Lines between the last line shown and the last line there is; 0 follows.
+    /// Which of the lines the filter leaves, counted from the first that ever came; only while there is a filter.
+    pub hits: Option<VecDeque<u64>>,
+    /// Lines (of those the filter leaves) between the last line shown and the last there is; 0 follows.
     pub back: usize,
     /// Columns scrolled to the right.
     pub left: usize,
     /// Why no more lines come.
     pub ended: Option<Safe>,
+}
+
+impl Logs {
+    /// Takes a line in.
+    pub fn push(&mut self, line: LogEntry, filter: &Filter) {
+        let hit = filter.matches([line.text.as_str()]);
+        let number = self.dropped + self.lines.len() as u64;
+        self.lines.push_back(line);
+        if let Some(hits) = self.hits.as_mut().filter(|_| hit) {
+            hits.push_back(number);
+        }
+        if self.back > 0 && (hit || self.hits.is_none()) {
+            self.back += 1;
+        }
+        if self.lines.len() > LOG_LINES {
+            self.lines.pop_front();
+            let hits = self.hits.as_mut();
+            if let Some(hits) = hits.filter(|h| h.front() == Some(&self.dropped)) {
+                hits.pop_front();
+            }
+            self.dropped += 1;
+        }
+        self.back = self.back.min(self.count().saturating_sub(1));
+    }
+
+    /// Looks at all lines again, through another filter.
+    pub fn refilter(&mut self, filter: &Filter) {
+        let numbered = self.lines.iter().zip(self.dropped..);
+        let hits = || numbered.filter(|(l, _)| filter.matches([l.text.as_str()])).map(|(_, n)| n).collect();
+        self.hits = filter.active().then(hits);
+        self.back = 0;
+    }
+
+    /// Lines that the filter leaves.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.hits.as_ref().map_or(self.lines.len(), VecDeque::len)
+    }
+
+    /// The line `n` of those.
+    #[must_use]
+    pub fn line(&self, n: usize) -> Option<&LogEntry> {
+        let at = match &self.hits {
+            None => n,
+            Some(hits) => usize::try_from(hits.get(n)?.checked_sub(self.dropped)?).ok()?,
+        };
+        self.lines.get(at)
+    }
 }
 
 /// One line of typing.
@@ -204,6 +275,10 @@ pub struct Model {
     pub name: Safe,
     /// Watch only.
     pub read_only: bool,
+    /// Which colours.
+    pub palette: Colours,
+    /// Nothing moves by itself more often than once in two seconds.
+    pub reduced_motion: bool,
     /// Lines for an empty area, such as which versions to try.
     pub demo_hint: Vec<Safe>,
 
@@ -222,6 +297,8 @@ pub struct Model {
     pub service: Option<Safe>,
     /// Indices into the snapshot's instances: those that the fleet pane shows, in its order.
     pub rows: Vec<u32>,
+    /// What they are sorted by.
+    pub sort: Sort,
     /// Whether `rows` is out of date.
     pub rows_stale: bool,
     /// Whether `counts`, and the choice of the service, are out of date.
@@ -236,10 +313,12 @@ pub struct Model {
     pub cursor: usize,
     /// Instances and probes of all services, not only the selected one.
     pub all_services: bool,
-    /// What the instances are filtered by; `!` in front shows those that do not match.
-    pub filter: Input,
-    /// Whether the filter is being typed.
-    pub filtering: bool,
+    /// Instances in the fleet pane's scope, before its filter.
+    pub in_scope: usize,
+    /// What the lists are filtered by.
+    pub filters: Filters,
+    /// The list whose filter is being typed.
+    pub filtering: Option<List>,
     /// Probes scrolled back.
     pub health_back: usize,
     /// Events scrolled back.
@@ -263,6 +342,8 @@ pub struct Model {
     pub input_ms: Option<u64>,
     /// Whether what is drawn is out of date.
     pub dirty: bool,
+    /// Whether in a way that must be seen at once: more than a figure has changed.
+    pub urgent: bool,
     /// The clock texts drawn last; see [`super::update::update`].
     pub clocks: String,
 }
@@ -289,11 +370,60 @@ impl Model {
         self.row(self.cursor)
     }
 
+    /// An instance by id.
+    #[must_use]
+    pub fn instance_named(&self, id: &Safe) -> Option<&InstanceView> {
+        let instances = &self.snapshot.as_ref()?.instances;
+        let at = instances.binary_search_by(|i| i.id.cmp(id)).ok()?;
+        instances.get(at)
+    }
+
     /// The instance in row `n` of the fleet pane.
     #[must_use]
     pub fn row(&self, n: usize) -> Option<&InstanceView> {
         let at = *self.rows.get(n)?;
         self.snapshot.as_ref()?.instances.get(at as usize)
+    }
+
+    /// What would be copied now: in lists that scroll, the last line in sight.
+    #[must_use]
+    pub fn selected(&self) -> Option<String> {
+        if let Overlay::Details(d) = &self.overlay {
+            return Some(d.instance.as_str().to_owned());
+        }
+        let nth_last = |count: usize, back: usize| count.checked_sub(back + 1);
+        if let Some(logs) = &self.logs {
+            return Some(logs.line(nth_last(logs.count(), logs.back)?)?.text.as_str().to_owned());
+        }
+        match self.focus {
+            Pane::Services => Some(self.service.as_ref()?.as_str().to_owned()),
+            Pane::Rollout => Some(self.service_view()?.rollout.as_ref()?.id.as_str().to_owned()),
+            Pane::Fleet => Some(self.instance_view()?.id.as_str().to_owned()),
+            Pane::Health => {
+                let shown = self.probes().0;
+                let p = shown.get(nth_last(shown.len(), self.health_back)?)?;
+                let word = if p.ok { "ok" } else { "FAIL" };
+                let at = format::clock(p.at_ms);
+                Some(format!("{at} {} {} {word} {} {}ms", p.host, p.instance, p.result, p.latency_ms))
+            }
+            Pane::Events => {
+                let shown = self.events();
+                let e = shown.get(nth_last(shown.len(), self.events_back)?)?;
+                let service = e.service.as_ref().map(|s| format!(" {s}:")).unwrap_or_default();
+                Some(format!("{}{service} {} ({})", format::clock(e.at_ms), e.text, e.by))
+            }
+        }
+    }
+
+    /// The list that a filter would be for now.
+    #[must_use]
+    pub fn list(&self) -> List {
+        match self.focus {
+            _ if self.logs.is_some() => List::Logs,
+            Pane::Health => List::Health,
+            Pane::Events => List::Events,
+            Pane::Services | Pane::Rollout | Pane::Fleet => List::Fleet,
+        }
     }
 
     /// Whether the picture is current.
@@ -314,6 +444,12 @@ impl Model {
         // While the controller is lost, nobody knows whether the clock runs.
         let until = if self.live() { self.now_ms } else { self.heard_ms };
         Some(left.saturating_sub(until.saturating_sub(came)))
+    }
+
+    /// Whether this cockpit has verbs at all, possible now or not.
+    #[must_use]
+    pub fn steers(&self) -> bool {
+        !self.read_only && self.replay.is_none()
     }
 
     /// Whether `kind` can be done on the selected service now; if not, why not, in words.

@@ -1,10 +1,125 @@
 //! Which instances the fleet pane shows and in which order, and the header's counts: derived from the snapshot, and
 //! only when something they come from has changed.
 
-use crate::api::{HealthView, InstanceView, Role, ServiceView};
+use std::cmp::Ordering;
+
+use crate::api::{EventView, HealthView, InstanceView, Level, ProbeView, Role, ServiceView};
 use crate::text::Safe;
 
+use super::filter::{Filter, List};
 use super::model::{Counts, Model, Widths, health_word};
+
+/// A column of the fleet pane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// Host name.
+    Host,
+    /// Instance id.
+    Instance,
+    /// Version.
+    Version,
+    /// State.
+    State,
+    /// What the probes say; the worst first.
+    Health,
+    /// Set share; the highest first.
+    Share,
+    /// The highest first.
+    Cpu,
+    /// The highest first.
+    Memory,
+    /// The youngest first.
+    Age,
+    /// The most first.
+    Restarts,
+}
+
+impl Column {
+    /// On the screen from left to right.
+    pub const ALL: [Self; 10] = [
+        Self::Host,
+        Self::Instance,
+        Self::Version,
+        Self::State,
+        Self::Health,
+        Self::Share,
+        Self::Cpu,
+        Self::Memory,
+        Self::Age,
+        Self::Restarts,
+    ];
+
+    /// What stands above it; the palette calls it the same.
+    #[must_use]
+    pub fn caption(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Instance => "instance",
+            Self::Version => "version",
+            Self::State => "state",
+            Self::Health => "health",
+            Self::Share => "share",
+            Self::Cpu => "cpu",
+            Self::Memory => "mem",
+            Self::Age => "age",
+            Self::Restarts => "rst",
+        }
+    }
+
+    /// Which of two instances comes first; what is not known comes last.
+    fn order(self, a: &InstanceView, b: &InstanceView) -> Ordering {
+        let known = |a: bool, b: bool| b.cmp(&a);
+        match self {
+            Self::Host => a.host.cmp(&b.host),
+            Self::Instance => a.id.cmp(&b.id),
+            Self::Version => a.version.cmp(&b.version),
+            Self::State => a.state.cmp(&b.state),
+            Self::Health => worst(a.health).cmp(&worst(b.health)),
+            Self::Share => b.weight.cmp(&a.weight),
+            Self::Cpu => {
+                let order = b.cpu_percent.unwrap_or(-1.0).total_cmp(&a.cpu_percent.unwrap_or(-1.0));
+                known(a.cpu_percent.is_some(), b.cpu_percent.is_some()).then(order)
+            }
+            Self::Memory => b.memory_bytes.cmp(&a.memory_bytes),
+            Self::Age => b.started_ms.cmp(&a.started_ms),
+            Self::Restarts => b.restarts.cmp(&a.restarts),
+        }
+    }
+}
+
+fn worst(health: HealthView) -> u8 {
+    match health {
+        HealthView::Unhealthy => 0,
+        HealthView::Unknown => 1,
+        HealthView::Healthy => 2,
+    }
+}
+
+/// What the fleet pane is sorted by; by service, role and host when no column is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sort {
+    /// The column.
+    pub by: Option<Column>,
+    /// The other way round.
+    pub reversed: bool,
+}
+
+impl Sort {
+    /// The next column; after the last one none.
+    #[must_use]
+    pub fn next(self) -> Self {
+        let by = match self.by {
+            None => Column::ALL.first(),
+            Some(c) => Column::ALL.iter().position(|x| *x == c).and_then(|n| Column::ALL.get(n + 1)),
+        };
+        Self { by: by.copied(), reversed: false }
+    }
+
+    fn order(self, a: &InstanceView, b: &InstanceView) -> Ordering {
+        let order = self.by.map_or(Ordering::Equal, |c| c.order(a, b));
+        if self.reversed { order.reverse() } else { order }
+    }
+}
 
 impl Model {
     /// Brings what is derived from the snapshot up to date, as far as it has changed. Sorting thousands of instances
@@ -14,7 +129,7 @@ impl Model {
             self.count();
         }
         if std::mem::take(&mut self.rows_stale) {
-            self.sort();
+            self.arrange();
         }
     }
 
@@ -26,8 +141,9 @@ impl Model {
         else {
             return false;
         };
-        // What is filtered by may have changed.
-        self.filter.text.is_empty()
+        let filter = self.filters.of(List::Fleet);
+        (!filter.active() || matches(old, filter) == matches(new, filter))
+            && self.sort.order(old, new).is_eq()
             && (&old.service, &old.host, &old.version, old.role)
                 == (&new.service, &new.host, &new.version, new.role)
     }
@@ -50,19 +166,21 @@ impl Model {
     }
 
     /// The rows of the fleet pane, and what comes from them.
-    fn sort(&mut self) {
+    fn arrange(&mut self) {
         let Some(snapshot) = &self.snapshot else { return };
-        let (negate, needle) = match self.filter.text.strip_prefix('!') {
-            Some(rest) => (true, rest.to_lowercase()),
-            None => (false, self.filter.text.to_lowercase()),
-        };
-        let wanted = |i: &InstanceView| {
-            (self.all_services || Some(&i.service) == self.service.as_ref())
-                && (needle.is_empty() || matches(i, &needle) != negate)
-        };
+        let filter = self.filters.of(List::Fleet);
+        let filtered = filter.active();
         self.rows.clear();
+        self.in_scope = 0;
         let mut widths = Widths::default();
-        for (n, i) in snapshot.instances.iter().enumerate().filter(|(_, i)| wanted(i)) {
+        for (n, i) in snapshot.instances.iter().enumerate() {
+            if !self.all_services && Some(&i.service) != self.service.as_ref() {
+                continue;
+            }
+            self.in_scope += 1;
+            if filtered && !matches(i, filter) {
+                continue;
+            }
             self.rows.push(u32::try_from(n).unwrap_or(u32::MAX));
             let fit = |w: &mut u16, text: &Safe| *w = (*w).max(super::view::columns(text.as_str()));
             fit(&mut widths.host, &i.host);
@@ -76,7 +194,10 @@ impl Model {
                 .get(*n as usize)
                 .map(|i| (&i.service, rank(i.role), &i.host, &i.version, &i.id))
         };
-        self.rows.sort_by(|a, b| key(a).cmp(&key(b)));
+        let by = self.sort;
+        let at = |n: &u32| snapshot.instances.get(*n as usize);
+        let order = |a: &u32, b: &u32| at(a).zip(at(b)).map_or(Ordering::Equal, |(a, b)| by.order(a, b));
+        self.rows.sort_by(|a, b| order(a, b).then_with(|| key(a).cmp(&key(b))));
         // The selection follows the instance, not the line it was on.
         let at = self.instance.as_ref().and_then(|id| {
             let is = |n: &u32| snapshot.instances.get(*n as usize).is_some_and(|i| i.id == *id);
@@ -84,6 +205,43 @@ impl Model {
         });
         self.cursor = at.unwrap_or(self.cursor.min(self.rows.len().saturating_sub(1)));
         self.instance = self.row(self.cursor).map(|i| i.id.clone());
+    }
+
+    /// The probes that the health pane shows, and how many there were before its filter.
+    #[must_use]
+    pub fn probes(&self) -> (Vec<&ProbeView>, usize) {
+        let all = self.snapshot.as_ref().map(|s| s.probes.as_slice()).unwrap_or_default();
+        let in_scope = all.iter().filter(|p| self.all_services || Some(&p.service) == self.service.as_ref());
+        let before = in_scope.clone().count();
+        let filter = self.filters.of(List::Health);
+        (in_scope.filter(|p| probe_matches(p, filter)).collect(), before)
+    }
+
+    /// Whether a new probe is one more line of the health pane.
+    #[must_use]
+    pub fn shows_probe(&self, p: &ProbeView) -> bool {
+        (self.all_services || Some(&p.service) == self.service.as_ref())
+            && probe_matches(p, self.filters.of(List::Health))
+    }
+
+    /// The events that the events pane shows.
+    #[must_use]
+    pub fn events(&self) -> Vec<&EventView> {
+        let all = self.snapshot.as_ref().map(|s| s.events.as_slice()).unwrap_or_default();
+        all.iter().filter(|e| self.shows_event(e)).collect()
+    }
+
+    /// Whether a new event is one more line of the events pane.
+    #[must_use]
+    pub fn shows_event(&self, e: &EventView) -> bool {
+        let level = match e.level {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        };
+        let about = [&e.service, &e.rollout].into_iter().flatten().map(Safe::as_str);
+        let said = [e.text.as_str(), e.by.as_str(), e.kind.as_str(), level];
+        self.filters.of(List::Events).matches(said.into_iter().chain(about))
     }
 
     /// Moves the selection in the fleet pane to row `to`.
@@ -102,13 +260,18 @@ fn rank(role: Role) -> u8 {
     }
 }
 
-fn matches(i: &InstanceView, needle: &str) -> bool {
+fn probe_matches(p: &ProbeView, filter: &Filter) -> bool {
+    let word = if p.ok { "ok" } else { "FAIL" };
+    filter.matches([p.host.as_str(), p.instance.as_str(), p.result.as_str(), p.service.as_str(), word])
+}
+
+fn matches(i: &InstanceView, filter: &Filter) -> bool {
     let role = match i.role {
         Role::Stable => "stable",
         Role::Candidate => "candidate",
         Role::Old => "old",
     };
-    [
+    filter.matches([
         i.host.as_str(),
         i.id.as_str(),
         i.version.as_str(),
@@ -116,16 +279,7 @@ fn matches(i: &InstanceView, needle: &str) -> bool {
         i.probe.as_str(),
         health_word(i.health),
         role,
-    ]
-    .iter()
-    .any(|field| contains(field, needle))
-}
-
-/// Whether `field` contains `needle`, which is in lower case, whatever the case of `field`.
-fn contains(field: &str, needle: &str) -> bool {
-    if field.is_ascii() {
-        let (field, needle) = (field.as_bytes(), needle.as_bytes());
-        return field.windows(needle.len()).any(|w| w.eq_ignore_ascii_case(needle));
-    }
-    field.to_lowercase().contains(needle)
+        // Where all services are shown.
+        i.service.as_str(),
+    ])
 }

@@ -8,17 +8,17 @@ use std::io::{self, Write};
 use crossterm::queue;
 use crossterm::style::{Attribute, ResetColor, SetAttribute};
 use crossterm::terminal::{Clear, ClearType};
-use ratatui::backend::{Backend as _, CrosstermBackend};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::encode::encode;
 use super::model::Model;
 use super::theme::Theme;
 use super::view;
 
 /// What is shown, and where it is written to.
 pub struct Screen<W: Write> {
-    backend: CrosstermBackend<W>,
+    out: W,
     shown: Buffer,
     next: Buffer,
     /// Nobody knows what is on the terminal.
@@ -29,12 +29,21 @@ impl<W: Write> Screen<W> {
     /// A screen that nothing was drawn on.
     pub fn new(out: W) -> Self {
         let none = Buffer::empty(Rect::ZERO);
-        Self { backend: CrosstermBackend::new(out), shown: none.clone(), next: none, unknown: true }
+        Self { out, shown: none.clone(), next: none, unknown: true }
     }
 
     /// The next draw draws everything.
     pub fn forget(&mut self) {
         self.unknown = true;
+    }
+
+    /// Passes bytes on that show nothing.
+    ///
+    /// # Errors
+    /// Whatever writing to the terminal gives.
+    pub fn pass(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.out.flush()
     }
 
     /// Draws the model; returns whether anything was written.
@@ -57,10 +66,10 @@ impl<W: Write> Screen<W> {
             return Ok(false);
         }
         if all {
-            queue!(self.backend, SetAttribute(Attribute::Reset), ResetColor, Clear(ClearType::All))?;
+            queue!(self.out, SetAttribute(Attribute::Reset), ResetColor, Clear(ClearType::All))?;
         }
-        self.backend.draw(self.shown.diff_iter(&self.next))?;
-        Write::flush(&mut self.backend)?;
+        self.out.write_all(encode(self.shown.diff_iter(&self.next)).as_bytes())?;
+        self.out.flush()?;
         self.unknown = false;
         std::mem::swap(&mut self.shown, &mut self.next);
         Ok(true)

@@ -1,9 +1,10 @@
 //! What things look like: a palette and a glyph set, both chosen once at the start.
 //!
 //! Only the sixteen named colours are used, because an operator's terminal profile decides what they look like and
-//! truecolor cannot be detected over SSH. Without colour the styles keep bold, dim and reverse: status is always a
-//! word and a glyph as well. Colour is taken away here and not by crossterm, whose own `NO_COLOR` handling resets
-//! bold and reverse along with it.
+//! truecolor cannot be detected over SSH; the exception is the palette for people who tell colours apart badly, which
+//! must not depend on a profile. Without colour the styles keep bold, dim and reverse: status is always a word and a
+//! glyph as well. Colour is taken away here and not by crossterm, whose own `NO_COLOR` handling resets bold and reverse
+//! along with it.
 
 use ratatui::style::{Color, Modifier, Style};
 
@@ -15,8 +16,52 @@ pub enum Palette {
     Dark,
     /// For dark text on a light ground.
     Light,
+    /// White on black and nothing faint, whatever the terminal's own ground is.
+    Contrast,
+    /// Blue and orange in place of cyan, green and red; needs 256 colours and a dark ground.
+    ColourBlind,
+    /// The eight colours that every terminal has, and bold.
+    Basic,
     /// No colours.
     None,
+}
+
+impl Palette {
+    /// All, in the order in which they are offered.
+    pub const ALL: [Self; 6] =
+        [Self::Dark, Self::Light, Self::Contrast, Self::ColourBlind, Self::Basic, Self::None];
+
+    /// What options and the palette call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dark => "dark",
+            Self::Light => "light",
+            Self::Contrast => "contrast",
+            Self::ColourBlind => "colour-blind",
+            Self::Basic => "16",
+            Self::None => "none",
+        }
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            Self::Dark => "for a dark ground",
+            Self::Light => "for a light ground",
+            Self::Contrast => "white on black, nothing faint",
+            Self::ColourBlind => "blue and orange; 256 colours, dark ground",
+            Self::Basic => "the colours that every terminal has",
+            Self::None => "bold and reverse only",
+        }
+    }
+
+    /// The palette of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.name() == name)
+    }
 }
 
 /// What a piece of the screen means; the palette says what that looks like.
@@ -132,34 +177,57 @@ impl Theme {
     /// What `tone` looks like.
     #[must_use]
     pub fn style(&self, tone: Tone) -> Style {
-        use Color as C;
         let s = Style::new();
         let bold = s.add_modifier(Modifier::BOLD);
         let reverse = bold.add_modifier(Modifier::REVERSED);
-        let light = self.palette == Palette::Light;
-        let pick = |dark: C, day: C| if light { day } else { dark };
+        let named = self.colour(tone);
         let styled = match tone {
             Tone::Plain => s,
+            Tone::Dim if self.palette == Palette::Contrast => s,
             Tone::Dim => s.add_modifier(Modifier::DIM),
-            Tone::Strong => bold,
-            Tone::Ok => s.fg(C::Green),
-            Tone::Warn => bold.fg(pick(C::Yellow, C::Magenta)),
-            Tone::Bad => bold.fg(pick(C::LightRed, C::Red)),
-            Tone::Stable => s.fg(pick(C::Cyan, C::Blue)),
-            Tone::Candidate => bold.fg(pick(C::LightMagenta, C::Magenta)),
-            Tone::Accent => bold.fg(pick(C::LightCyan, C::Blue)),
+            Tone::Ok | Tone::Stable => s,
+            Tone::Strong | Tone::Candidate | Tone::Accent | Tone::Key => bold,
+            // The candidate has the same colour there.
+            Tone::Warn if self.palette == Palette::Light => bold.add_modifier(Modifier::UNDERLINED),
+            Tone::Bad if self.palette == Palette::ColourBlind => bold.add_modifier(Modifier::UNDERLINED),
+            Tone::Warn | Tone::Bad => bold,
             Tone::Selected => reverse,
-            Tone::Production | Tone::Alarm => bold.fg(C::White).bg(C::Red),
-            Tone::Key => bold.fg(pick(C::LightCyan, C::Blue)),
+            Tone::Production | Tone::Alarm if self.palette == Palette::None => reverse,
+            Tone::Production | Tone::Alarm => bold.bg(Color::Red),
         };
-        if self.palette != Palette::None {
-            return styled;
+        match named {
+            Some(colour) => styled.fg(colour),
+            None => styled,
         }
-        let plain = Style { fg: None, bg: None, ..styled };
+    }
+
+    /// The colour of `tone`, if it has one.
+    fn colour(&self, tone: Tone) -> Option<Color> {
+        use Color as C;
+        let of = |dark, light, contrast, blind: u8, basic| match self.palette {
+            Palette::Dark => Some(dark),
+            Palette::Light => Some(light),
+            Palette::Contrast => Some(contrast),
+            Palette::ColourBlind => Some(C::Indexed(blind)),
+            Palette::Basic => Some(basic),
+            Palette::None => None,
+        };
         match tone {
-            Tone::Production | Tone::Alarm => plain.add_modifier(Modifier::REVERSED),
-            _ => plain,
+            Tone::Plain | Tone::Dim | Tone::Strong | Tone::Selected => None,
+            Tone::Ok => of(C::Green, C::Green, C::LightGreen, 36, C::Green),
+            Tone::Warn => of(C::Yellow, C::Magenta, C::LightYellow, 228, C::Yellow),
+            Tone::Bad => of(C::LightRed, C::Red, C::LightRed, 202, C::Red),
+            Tone::Stable => of(C::Cyan, C::Blue, C::LightCyan, 75, C::Cyan),
+            Tone::Candidate => of(C::LightMagenta, C::Magenta, C::LightMagenta, 214, C::Magenta),
+            Tone::Accent | Tone::Key => of(C::LightCyan, C::Blue, C::LightYellow, 153, C::Cyan),
+            Tone::Production | Tone::Alarm => (self.palette != Palette::None).then_some(C::White),
         }
+    }
+
+    /// What lies under everything, where that is not the terminal's own: text and ground.
+    #[must_use]
+    pub fn ground(&self) -> Option<(Color, Color)> {
+        (self.palette == Palette::Contrast).then_some((Color::White, Color::Black))
     }
 
     /// Fades what was drawn: colours go, and the text is dim. Badges stay reversed, so that production stays visible.
@@ -205,8 +273,32 @@ mod tests {
     }
 
     #[test]
+    fn every_palette_tells_the_tones_apart_that_must_not_be_mistaken() {
+        for palette in Palette::ALL {
+            assert_eq!(Palette::named(palette.name()), Some(palette));
+            let theme = Theme { palette, ascii: false };
+            let look = |tone| theme.style(tone);
+            if palette != Palette::None {
+                assert_ne!(look(Tone::Stable), look(Tone::Candidate), "{palette:?}");
+                assert_ne!(look(Tone::Ok), look(Tone::Bad), "{palette:?}");
+                assert_ne!(look(Tone::Warn), look(Tone::Bad), "{palette:?}");
+                assert_ne!(look(Tone::Warn), look(Tone::Candidate), "{palette:?}");
+            }
+            assert_ne!(look(Tone::Production), look(Tone::Strong), "{palette:?}");
+            assert_ne!(look(Tone::Selected), look(Tone::Plain), "{palette:?}");
+        }
+        let light = |c: &Color| matches!(c, Color::LightRed | Color::LightCyan | Color::LightMagenta);
+        for tone in TONES {
+            let basic = Theme { palette: Palette::Basic, ascii: false }.style(tone);
+            assert!(basic.fg.is_none_or(|c| !light(&c)), "{tone:?}");
+            let contrast = Theme { palette: Palette::Contrast, ascii: false }.style(tone);
+            assert!(!contrast.add_modifier.contains(Modifier::DIM), "{tone:?}");
+        }
+    }
+
+    #[test]
     fn only_named_colours_are_used() {
-        for palette in [Palette::Dark, Palette::Light] {
+        for palette in Palette::ALL.into_iter().filter(|p| *p != Palette::ColourBlind) {
             for tone in TONES {
                 let s = Theme { palette, ascii: false }.style(tone);
                 for c in [s.fg, s.bg].into_iter().flatten() {

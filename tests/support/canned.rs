@@ -86,6 +86,7 @@ impl Canned {
             .route("/v1/stream", get(|State(c): State<Arc<Self>>| async move { c.stream() }))
             .route("/v1/services/{service}/verbs", post(verb))
             .route("/v1/services/{service}/plan", get(|| async { Json(fixture::plan()) }))
+            .route("/v1/instances/{id}", get(|| async { Json(fixture::details()) }))
             .route("/v1/instances/{id}/logs", get(logs))
             .with_state(self);
         axum::serve(listener, app).await.unwrap();

@@ -41,7 +41,7 @@ impl Inner {
     }
 
     /// The container with the instance's name, if it is there and its labels say the same; the id with it.
-    async fn ours(
+    pub(super) async fn ours(
         &self,
         fleet: &FleetName,
         id: &InstanceId,

@@ -187,7 +187,7 @@ fn run_state(state: &ContainerState) -> RunState {
     }
 }
 
-fn restart_of(c: &ContainerInspectResponse) -> Restart {
+pub(super) fn restart_of(c: &ContainerInspectResponse) -> Restart {
     let policy = c.host_config.as_ref().and_then(|h| h.restart_policy.as_ref()).and_then(|p| p.name);
     match policy {
         None | Some(RestartPolicyNameEnum::EMPTY | RestartPolicyNameEnum::NO) => Restart::No,
@@ -218,7 +218,7 @@ pub(super) fn own_address(c: &ContainerInspectResponse, port: u16) -> Option<Soc
 
 /// Milliseconds since 1970 of dockerd's `2026-01-02T03:04:05.678901234Z`; `None` for its zero time and for
 /// anything else.
-fn unix_ms(text: &str) -> Option<u64> {
+pub(super) fn unix_ms(text: &str) -> Option<u64> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.split('-').map(str::parse::<i64>);
     let (y, m, d) = (date.next()?.ok()?, date.next()?.ok()?, date.next()?.ok()?);

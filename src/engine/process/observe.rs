@@ -8,9 +8,10 @@ use rustix::process::{Pid, Signal};
 
 use super::files::{InstanceDir, Look, Phase, Spec, Status, boot, proc_stat};
 use super::{Inner, unknown};
-use crate::engine::EngineError;
+use crate::engine::{Details, EngineError};
 use crate::fleet::names::{FleetName, InstanceId};
 use crate::rollout::world::{ObservedInstance, RunState};
+use crate::text::Safe;
 
 /// Longest wait for a killed process to be gone.
 const GONE: Duration = Duration::from_secs(2);
@@ -77,6 +78,28 @@ impl Inner {
             restarts: status.restarts,
             engine_health: None,
         })
+    }
+}
+
+/// What there is to know of an instance. Only names are read of what its process has in its environment.
+pub(super) fn details(dir: &InstanceDir, spec: Spec, status: &Status) -> Details {
+    let child = status.child.filter(|c| c.runs());
+    let environ = child.and_then(|c| fs::read(format!("/proc/{}/environ", c.pid)).ok()).unwrap_or_default();
+    let name = |line: &[u8]| {
+        let name = line.split(|b| *b == b'=').next().unwrap_or_default();
+        (!name.is_empty()).then(|| Safe::new(&String::from_utf8_lossy(name)))
+    };
+    let mut env: Vec<Safe> = environ.split(|b| *b == 0).filter_map(name).collect();
+    env.sort();
+    env.dedup();
+    Details {
+        runs_as: child.map(|c| format!("pid {}", c.pid).into()).unwrap_or_default(),
+        image: Safe::new(&spec.program.display().to_string()),
+        env,
+        ports: vec![Safe::from(format!("{}/tcp", spec.endpoint))],
+        restart: Some(dir.restart()),
+        exit_code: status.code.filter(|_| status.phase == Phase::Exited),
+        ..Details::default()
     }
 }
 

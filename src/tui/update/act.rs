@@ -2,12 +2,16 @@
 
 use crate::text::Safe;
 use crate::tui::dialog::{Ask, Pick};
+use crate::tui::filter::List;
 use crate::tui::keys::{self, Action, Key};
-use crate::tui::model::{Link, Logs, Loudness, Model, Overlay, Pane, Replay};
+use crate::tui::model::{Details, Link, Logs, Loudness, Model, Overlay, Pane, Replay};
+use crate::tui::palette;
 use crate::tui::replay::{SPEEDS, STEP_MS};
+use crate::tui::rows::Sort;
+use crate::tui::theme::Palette;
 use crate::tui::view;
 
-use super::{Cmd, ask, tell};
+use super::{Cmd, ask, command, tell};
 
 /// A key was pressed.
 pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
@@ -17,6 +21,10 @@ pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
         (Some(Ok(action)), _) => act(model, action),
         (Some(Err(why)), _) => {
             refuse(model, why);
+            vec![]
+        }
+        (None, _) if keys::verb_of_others(model, key) => {
+            tell(model, Loudness::Note, "this cockpit is READ-ONLY: it has no verbs");
             vec![]
         }
         (None, Key::Char(c)) => {
@@ -34,7 +42,7 @@ fn refuse(model: &mut Model, why: String) {
     }
 }
 
-fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
+pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
     match action {
         Action::Abort => ask::open(model, Ask::Abort),
         Action::Pause => return ask::pause(model),
@@ -48,16 +56,29 @@ fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Accept => return ask::accept(model),
         Action::Cancel => ask::cancel(model),
         Action::Erase => ask::erase(model),
+        Action::EraseAll => ask::erase_all(model),
+        Action::Palette => model.overlay = Overlay::Palette(palette::Palette::default()),
+        Action::Complete => command::complete(model),
+        // Only the palette knows which.
+        Action::Service => {}
         Action::Logs => return follow(model),
-        Action::Filter => {
-            model.filtering = true;
-            model.focus = Pane::Fleet;
-        }
+        Action::Filter => ask::filter(model),
         Action::Scope => {
             model.all_services = !model.all_services;
             model.rows_stale = true;
         }
-        Action::Zoom => model.zoom = !model.zoom,
+        Action::Open if model.focus == Pane::Fleet && model.instance_view().is_some() => {
+            return details(model);
+        }
+        Action::Details => return details(model),
+        Action::Copy => return copy(model),
+        Action::Theme => {
+            let at = Palette::ALL.iter().position(|p| *p == model.palette).unwrap_or(0);
+            theme(model, Palette::ALL.get(at + 1).copied().unwrap_or_default());
+        }
+        Action::Sort => sort(model, model.sort.next()),
+        Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
+        Action::Open | Action::Zoom => model.zoom = !model.zoom,
         Action::Help => {
             let open = matches!(model.overlay, Overlay::Help(_));
             model.overlay = if open { Overlay::None } else { Overlay::Help(0) };
@@ -110,11 +131,48 @@ fn step(model: &Model, to: impl FnOnce(&Replay) -> u64) -> Vec<Cmd> {
 }
 
 fn follow(model: &mut Model) -> Vec<Cmd> {
-    let Some(instance) = model.instance_view().map(|i| i.id.clone()) else { return vec![] };
+    let shown = match &model.overlay {
+        Overlay::Details(d) => Some(d.instance.clone()),
+        _ => model.instance_view().map(|i| i.id.clone()),
+    };
+    let Some(instance) = shown else { return vec![] };
+    model.overlay = Overlay::None;
     model.counter += 1;
     let generation = model.counter;
+    // What was looked for in another log is not looked for in this one.
+    model.filters.of_mut(List::Logs).set("");
     model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
     vec![Cmd::Follow { generation, instance }]
+}
+
+/// It is asked for; whether the terminal takes it, nobody can say.
+fn copy(model: &mut Model) -> Vec<Cmd> {
+    let Some(text) = model.selected() else { return vec![] };
+    tell(model, Loudness::Good, format!("copied (OSC 52, if your terminal takes it): {text}"));
+    vec![Cmd::Copy(text)]
+}
+
+/// All there is to know of the selected instance; what only its engine knows is asked for.
+fn details(model: &mut Model) -> Vec<Cmd> {
+    let Some(instance) = model.instance_view().map(|i| i.id.clone()) else { return vec![] };
+    model.overlay = Overlay::Details(Box::new(Details { instance: instance.clone(), ..Details::default() }));
+    if model.replay.is_some() {
+        if let Overlay::Details(d) = &mut model.overlay {
+            d.told = Some(Err("what engines say is not recorded".into()));
+        }
+        return vec![];
+    }
+    vec![Cmd::Details { instance }]
+}
+
+pub(super) fn theme(model: &mut Model, palette: Palette) {
+    model.palette = palette;
+    tell(model, Loudness::Note, format!("theme {}: {}", palette.name(), palette.about()));
+}
+
+pub(super) fn sort(model: &mut Model, by: Sort) {
+    model.sort = by;
+    model.rows_stale = true;
 }
 
 /// The lines ended with the connection; they start over where an open log pane waits for them.
@@ -122,21 +180,36 @@ pub(super) fn follow_again(model: &mut Model) -> Vec<Cmd> {
     let Some(instance) = model.logs.as_ref().map(|l| l.instance.clone()) else { return vec![] };
     model.counter += 1;
     let generation = model.counter;
-    model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
+    let mut logs = Logs { instance: instance.clone(), generation, ..Logs::default() };
+    logs.refilter(model.filters.of(List::Logs));
+    model.logs = Some(logs);
     vec![Cmd::Follow { generation, instance }]
 }
 
 fn back(model: &mut Model) -> Vec<Cmd> {
-    if model.logs.take().is_some() {
-        return vec![Cmd::Unfollow];
+    if let Overlay::Details(_) = model.overlay {
+        model.overlay = Overlay::None;
+        return vec![];
     }
-    if model.zoom {
+    let list = model.list();
+    if list == List::Logs && model.filters.of(list).active() {
+        ask::filter_by(model, list, "");
+    } else if model.logs.is_some() {
+        return close_logs(model);
+    } else if model.zoom {
         model.zoom = false;
-    } else if !model.filter.text.is_empty() {
-        model.filter.text.clear();
-        model.rows_stale = true;
+    } else {
+        let active = |l: &List| model.filters.of(*l).active();
+        let all = [list, List::Fleet, List::Health, List::Events];
+        if let Some(list) = all.into_iter().find(active) {
+            ask::filter_by(model, list, "");
+        }
     }
     vec![]
+}
+
+pub(super) fn close_logs(model: &mut Model) -> Vec<Cmd> {
+    if model.logs.take().is_some() { vec![Cmd::Unfollow] } else { vec![] }
 }
 
 fn focus(model: &mut Model, by: usize) {
@@ -152,6 +225,11 @@ fn service(model: &mut Model, by: isize) {
     let at = names.iter().position(|n| Some(*n) == model.service.as_ref()).unwrap_or(0);
     let to = at.saturating_add_signed(by).min(names.len().saturating_sub(1));
     let next = names.get(to).map(|n| (*n).clone());
+    select_service(model, next);
+}
+
+/// Looks at another service.
+pub(super) fn select_service(model: &mut Model, next: Option<Safe>) {
     if next != model.service {
         model.service = next;
         model.cursor = 0;
@@ -171,12 +249,25 @@ fn scroll(model: &mut Model, by: isize) {
         ask::choose(model, by > 0);
         return;
     }
+    if let Overlay::Palette(_) = model.overlay {
+        command::choose(model, by);
+        return;
+    }
+    let help = view::help_lines(model);
     if let Overlay::Help(top) = &mut model.overlay {
-        *top = top.saturating_add_signed(by).min(view::help_lines());
+        *top = top.saturating_add_signed(by).min(help);
+        return;
+    }
+    if let Overlay::Details(_) = model.overlay {
+        // A page has its title.
+        let most = view::details_lines(model).saturating_sub(view::page(model).saturating_sub(1));
+        if let Overlay::Details(d) = &mut model.overlay {
+            d.top = d.top.saturating_add_signed(by).min(most);
+        }
         return;
     }
     if let Some(logs) = &mut model.logs {
-        logs.back = logs.back.saturating_add_signed(-by).min(logs.lines.len().saturating_sub(1));
+        logs.back = logs.back.saturating_add_signed(-by).min(logs.count().saturating_sub(1));
         return;
     }
     match model.focus {
@@ -186,11 +277,11 @@ fn scroll(model: &mut Model, by: isize) {
             model.select_row(to);
         }
         Pane::Health => {
-            let most = model.snapshot.as_ref().map_or(0, |s| s.probes.len());
+            let most = model.probes().0.len();
             model.health_back = model.health_back.saturating_add_signed(-by).min(most.saturating_sub(1));
         }
         Pane::Events => {
-            let most = model.snapshot.as_ref().map_or(0, |s| s.events.len());
+            let most = model.events().len();
             model.events_back = model.events_back.saturating_add_signed(-by).min(most.saturating_sub(1));
         }
     }

@@ -1,12 +1,14 @@
-//! Opening, answering and leaving questions.
+//! Opening, answering and leaving questions, and typing.
 
 use crate::api::Verb;
 use crate::client::ClientError;
 use crate::text::Safe;
 use crate::tui::dialog::{Ask, Dialog, Pick, QUIET_MS, single_hosts, stance};
-use crate::tui::model::{Input, Loudness, Model, Overlay, Pending, Planned, sentence, word};
+use crate::tui::filter::List;
+use crate::tui::model::{Loudness, Model, Overlay, Pane, Pending, Planned, sentence, word};
+use crate::tui::palette::Palette;
 
-use super::{Cmd, open_dialog, open_pick, tell};
+use super::{Cmd, command, open_dialog, open_palette, open_pick, tell};
 
 /// Opens a question about the selected service.
 pub(super) fn open(model: &mut Model, ask: Ask) {
@@ -30,16 +32,22 @@ pub(super) fn retry(model: &mut Model) -> Vec<Cmd> {
         open(model, Ask::Retry);
         return vec![];
     };
-    let (name, version) = (service.name.clone(), r.to.as_str().to_owned());
+    let version = r.to.as_str().to_owned();
+    plan(model, version)
+}
+
+/// Asks the controller for the plan of a version of the selected service, which is the question.
+pub(super) fn plan(model: &mut Model, version: String) -> Vec<Cmd> {
+    let Some(service) = model.service_view().map(|s| s.name.clone()) else { return vec![] };
     open(model, Ask::Planning { version: version.clone() });
-    vec![Cmd::Plan { service: name, version }]
+    vec![Cmd::Plan { service, version }]
 }
 
 /// `y`, or Enter after the name was typed.
 pub(super) fn confirm(model: &mut Model) -> Vec<Cmd> {
     let now = model.now_ms;
     let quiet_since = |t: Option<u64>| t.is_some_and(|t| now.saturating_sub(t) >= QUIET_MS);
-    let after_key = model.input_ms.is_none_or(|t| now.saturating_sub(t) >= QUIET_MS);
+    let after_key = quiet(model);
     let Overlay::Dialog(dialog) = &model.overlay else { return vec![] };
     let complaint = if let Some(changed) = dialog.moved_on(model) {
         Some(format!("not sent: it has changed since you opened this; {changed}. Esc, then look again"))
@@ -76,6 +84,11 @@ pub(super) fn confirm(model: &mut Model) -> Vec<Cmd> {
     send(model, dialog.service, verb, decision, hash, dialog.seen)
 }
 
+/// Whether the key now is not in one breath with the one before: pasted letters and bounced keys are.
+pub(super) fn quiet(model: &Model) -> bool {
+    model.input_ms.is_none_or(|t| model.now_ms.saturating_sub(t) >= QUIET_MS)
+}
+
 fn send(
     model: &mut Model,
     service: Safe,
@@ -84,6 +97,10 @@ fn send(
     fleet_hash: Option<String>,
     seen: Option<String>,
 ) -> Vec<Cmd> {
+    // Nothing leads here without verbs; if something ever does, it ends here.
+    if !model.steers() {
+        return vec![];
+    }
     model.counter += 1;
     let id = model.counter;
     let what = match &verb {
@@ -104,9 +121,11 @@ fn send(
 
 /// Enter in a question that takes text.
 pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
-    if model.filtering {
-        model.filtering = false;
+    if model.filtering.take().is_some() {
         return vec![];
+    }
+    if open_palette(model).is_some() {
+        return command::run(model);
     }
     if open_pick(model).is_none() {
         return confirm(model);
@@ -120,11 +139,7 @@ pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
     let complaint = match (choice, model.can(dialog.verb())) {
         (_, Err(why)) => why,
         (None, _) => "type a version, or choose one with the arrows".into(),
-        (Some(version), Ok(_)) if !plausible(&version) => {
-            format!(
-                "'{version}' is no version: a version has letters, digits, '_', '.' and '-', and starts with none of the last two"
-            )
-        }
+        (Some(version), Ok(_)) if !plausible(&version) => no_version(&version),
         (Some(version), Ok(_)) => {
             if let Some(dialog) = open_dialog(model) {
                 dialog.ask = Ask::Planning { version: version.clone() };
@@ -139,8 +154,15 @@ pub(super) fn accept(model: &mut Model) -> Vec<Cmd> {
     vec![]
 }
 
+/// Why a text cannot be a version.
+pub(super) fn no_version(text: &str) -> String {
+    format!(
+        "'{text}' is no version: a version has letters, digits, '_', '.' and '-', and starts with none of the last two"
+    )
+}
+
 /// Whether it is worth asking the controller, which checks for itself.
-fn plausible(version: &str) -> bool {
+pub(super) fn plausible(version: &str) -> bool {
     !version.starts_with(['.', '-'])
         && version.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
 }
@@ -174,9 +196,8 @@ pub(super) fn planned(
 
 /// Esc.
 pub(super) fn cancel(model: &mut Model) {
-    if std::mem::take(&mut model.filtering) {
-        model.filter = Input::default();
-        model.rows_stale = true;
+    if let Some(list) = model.filtering.take() {
+        filter_by(model, list, "");
         return;
     }
     if let Overlay::Dialog(d) = std::mem::take(&mut model.overlay) {
@@ -184,11 +205,45 @@ pub(super) fn cancel(model: &mut Model) {
     }
 }
 
+/// Begins to type the filter of the list that has the focus.
+pub(super) fn filter(model: &mut Model) {
+    let list = model.list();
+    if list == List::Fleet {
+        model.focus = Pane::Fleet;
+    }
+    model.filtering = Some(list);
+}
+
+/// Filters a list by a text; by none when it is empty.
+pub(super) fn filter_by(model: &mut Model, list: List, text: &str) {
+    model.filters.of_mut(list).set(text);
+    refiltered(model, list);
+}
+
+/// The filter of a list is another one: its end is in sight again.
+fn refiltered(model: &mut Model, list: List) {
+    match list {
+        List::Fleet => model.rows_stale = true,
+        List::Health => model.health_back = 0,
+        List::Events => model.events_back = 0,
+        List::Logs => {
+            if let Some(logs) = &mut model.logs {
+                logs.refilter(model.filters.of(list));
+            }
+        }
+    }
+}
+
 /// A letter where text is typed, or a letter that is no answer.
 pub(super) fn letter(model: &mut Model, c: char) {
-    if model.filtering {
-        model.filter.push(c);
-        model.rows_stale = true;
+    if let Some(list) = model.filtering {
+        model.filters.of_mut(list).push(c);
+        refiltered(model, list);
+        return;
+    }
+    if let Some(palette) = open_palette(model) {
+        palette.input.push(c);
+        (palette.cursor, palette.complaint) = (None, None);
         return;
     }
     let Some(dialog) = open_dialog(model) else { return };
@@ -206,14 +261,33 @@ pub(super) fn letter(model: &mut Model, c: char) {
 
 /// Backspace.
 pub(super) fn erase(model: &mut Model) {
-    if model.filtering {
-        model.filter.text.pop();
-        model.rows_stale = true;
+    if let Some(list) = model.filtering {
+        model.filters.of_mut(list).pop();
+        refiltered(model, list);
+    } else if let Some(palette) = open_palette(model) {
+        (palette.cursor, palette.complaint) = (None, None);
+        // Nothing left to take back: the colon goes.
+        if palette.input.text.pop().is_none() {
+            model.overlay = Overlay::None;
+        }
     } else if let Some(pick) = open_pick(model) {
         pick.input.text.pop();
         pick.cursor = None;
     } else if let Some(typed) = open_dialog(model).and_then(|d| d.type_name.as_mut()) {
         typed.text.pop();
+    }
+}
+
+/// All that was typed.
+pub(super) fn erase_all(model: &mut Model) {
+    if let Some(list) = model.filtering {
+        filter_by(model, list, "");
+    } else if let Some(palette) = open_palette(model) {
+        *palette = Palette::default();
+    } else if let Some(pick) = open_pick(model) {
+        *pick = Pick::default();
+    } else if let Some(typed) = open_dialog(model).and_then(|d| d.type_name.as_mut()) {
+        typed.text.clear();
     }
 }
 
@@ -252,9 +326,9 @@ pub(super) fn choose(model: &mut Model, down: bool) {
     }
 }
 
-/// A paste counts only where text is typed that changes nothing by itself: the filter and the version.
+/// A paste counts only where text is typed that changes nothing by itself: the filter, the version and the palette.
 pub(super) fn paste(model: &mut Model, text: &str) {
-    if !model.filtering && open_pick(model).is_none() {
+    if model.filtering.is_none() && open_pick(model).is_none() && open_palette(model).is_none() {
         tell(model, Loudness::Note, "a paste was ignored: keys are not read from pastes");
         return;
     }

@@ -2,16 +2,20 @@
 
 mod act;
 mod ask;
+mod calm;
+mod command;
 #[cfg(test)]
 mod tests;
 
-use crate::api::{Change, ErrorCode, LogEntry, Verb, VerbReply};
+use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, LogEntry, Verb, VerbReply};
 use crate::client::{ClientError, Update};
 use crate::text::Safe;
 
 use super::dialog::{self, Ask};
+use super::filter::List;
 use super::keys::Key;
-use super::model::{LOG_CHARS, LOG_LINES, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
+use super::model::{LOG_CHARS, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
+use super::palette::Palette;
 
 /// How long a notice stays that nobody has to act on.
 const NOTICE_MS: u64 = 8_000;
@@ -73,6 +77,13 @@ pub enum Msg {
         /// Why.
         why: Safe,
     },
+    /// What the engine says of an instance.
+    Details {
+        /// Which.
+        instance: Safe,
+        /// What came back.
+        result: Result<Box<InstanceDetails>, ClientError>,
+    },
     /// Something to tell the operator.
     Tell(Loudness, Safe),
 }
@@ -107,8 +118,15 @@ pub enum Cmd {
         /// Whose.
         instance: Safe,
     },
+    /// Put a text into the clipboard of the terminal.
+    Copy(String),
     /// Stop following.
     Unfollow,
+    /// Ask what the engine says of an instance; [`Msg::Details`] follows.
+    Details {
+        /// Which.
+        instance: Safe,
+    },
     /// A delta was missed: subscribe again.
     Resubscribe,
     /// Go back to the shell until continued.
@@ -134,7 +152,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             return vec![];
         }
         Msg::Drawn => {
-            model.dirty = false;
+            (model.dirty, model.urgent) = (false, false);
             let now = model.now_ms;
             if let Overlay::Dialog(d) = &mut model.overlay {
                 d.shown_ms.get_or_insert(now);
@@ -144,7 +162,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
         Msg::Update(update) => return news(model, update),
         _ => {}
     }
-    model.dirty = true;
+    (model.dirty, model.urgent) = (true, true);
     model.settle();
     let cmds = match msg {
         Msg::Key(key) => {
@@ -184,6 +202,14 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             }
             vec![]
         }
+        Msg::Details { instance, result } => {
+            if let Overlay::Details(d) = &mut model.overlay
+                && d.instance == instance
+            {
+                d.told = Some(result.map_err(|e| sentence(&e)));
+            }
+            vec![]
+        }
         Msg::Tell(loudness, text) => {
             tell(model, loudness, text);
             vec![]
@@ -204,7 +230,7 @@ fn tick(model: &mut Model) {
     model.settle();
     if model.notice.as_ref().and_then(|n| n.until_ms).is_some_and(|t| t <= model.now_ms) {
         model.notice = None;
-        model.dirty = true;
+        (model.dirty, model.urgent) = (true, true);
     }
     let clocks = super::view::clocks(model);
     if clocks != model.clocks {
@@ -225,7 +251,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             model.link = Link::Live;
             model.rows_stale = true;
             model.counts_stale = true;
-            model.dirty = true;
+            (model.dirty, model.urgent) = (true, true);
             model.settle();
             if back {
                 tell(model, Loudness::Good, "the controller is back; this is current again");
@@ -237,7 +263,9 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             let shown = !delta.changes.is_empty();
             let mut events = 0;
             let mut probes = 0;
+            let mut cmds = Vec::new();
             for change in &delta.changes {
+                model.urgent |= calm::more_than_figures(model, change);
                 match change {
                     Change::Service(s) => {
                         model.service_ms.insert(s.name.clone(), model.now_ms);
@@ -246,10 +274,11 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                     Change::Instance(i) => {
                         model.counts_stale = true;
                         model.rows_stale |= !model.same_row(i);
+                        cmds.extend(look_again(model, i));
                     }
                     Change::InstanceGone(_) => (model.counts_stale, model.rows_stale) = (true, true),
-                    Change::Event(_) => events += 1,
-                    Change::Probe(_) => probes += 1,
+                    Change::Event(e) => events += usize::from(model.shows_event(e)),
+                    Change::Probe(p) => probes += usize::from(model.shows_probe(p)),
                     Change::Watchers(_) | Change::Alarms(_) | Change::Environment(..) => {}
                     Change::ServiceGone(name) => {
                         model.service_ms.remove(name);
@@ -271,9 +300,17 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                 model.health_back += probes;
             }
             model.dirty |= shown;
-            vec![]
+            cmds
         }
     }
+}
+
+/// An instance that is looked at closely was started or has ended: what its engine said is old.
+fn look_again(model: &Model, new: &InstanceView) -> Option<Cmd> {
+    let Overlay::Details(d) = &model.overlay else { return None };
+    let old = model.instance_named(&d.instance).filter(|old| old.id == new.id)?;
+    let other = (&old.state, old.restarts, old.started_ms) != (&new.state, new.restarts, new.started_ms);
+    other.then(|| Cmd::Details { instance: new.id.clone() })
 }
 
 fn lost(model: &mut Model, why: Safe) {
@@ -314,6 +351,7 @@ fn answered(model: &mut Model, id: u64, result: Result<VerbReply, ClientError>) 
 }
 
 fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
+    let filter = model.filters.of(List::Logs);
     let Some(logs) = model.logs.as_mut().filter(|l| l.generation == generation) else { return };
     for line in lines {
         let text = if line.text.as_str().len() > LOG_CHARS {
@@ -321,22 +359,22 @@ fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
         } else {
             line.text
         };
-        logs.lines.push_back(LogEntry { text, ..line });
-        if logs.back > 0 {
-            logs.back += 1;
-        }
-        if logs.lines.len() > LOG_LINES {
-            logs.lines.pop_front();
-            logs.dropped += 1;
-        }
+        logs.push(LogEntry { text, ..line }, filter);
     }
-    logs.back = logs.back.min(logs.lines.len().saturating_sub(1));
 }
 
 /// The question that is open, if one is.
 fn open_dialog(model: &mut Model) -> Option<&mut dialog::Dialog> {
     match &mut model.overlay {
         Overlay::Dialog(d) => Some(d),
+        _ => None,
+    }
+}
+
+/// The palette, if it is open.
+fn open_palette(model: &mut Model) -> Option<&mut Palette> {
+    match &mut model.overlay {
+        Overlay::Palette(p) => Some(p),
         _ => None,
     }
 }

@@ -1,8 +1,12 @@
+mod filters;
+mod instances;
+mod palette;
+
 use super::*;
 use crate::api::{API_VERSION, ApiError, Delta, EventView, Snapshot, VerbKind};
 use crate::tui::dialog::QUIET_MS;
 use crate::tui::fixture;
-use crate::tui::model::Pane;
+use crate::tui::model::{LOG_LINES, Pane};
 
 /// A cockpit without a terminal: time stands still unless a test moves it, and every step is drawn.
 struct Rig {
@@ -333,10 +337,20 @@ fn a_question_open_while_the_controller_is_lost_is_not_sent() {
 
 #[test]
 fn read_only_and_another_api_version_stop_all_but_what_is_allowed() {
+    for open in ["", "?", "l", ":"] {
+        let mut rig = Rig::on(fixture::canary());
+        rig.model.read_only = true;
+        rig.typed(open);
+        for key in ['a', 'p', 'P', 'r', 't', 'd', ' ', 'y'] {
+            assert_eq!(rig.key(Key::Char(key)), [], "{key} after {open:?}");
+            assert!(!rig.asks(), "{key} after {open:?}");
+        }
+    }
     let mut rig = Rig::on(fixture::canary());
     rig.model.read_only = true;
     rig.key(Key::Char('a'));
-    assert!(!rig.asks() && rig.notice().contains("read-only"));
+    assert!(rig.notice().contains("READ-ONLY"), "{}", rig.notice());
+    assert_eq!(rig.key(Key::Char('q')), [Cmd::Leave]);
 
     let mut other = fixture::canary();
     other.controller.api = API_VERSION + 1;
@@ -376,10 +390,10 @@ fn q_detaches_from_the_panes_and_ctrl_c_from_anywhere() {
 fn the_filter_takes_letters_that_are_verbs_elsewhere_and_can_be_turned_round() {
     let mut rig = Rig::on(fixture::canary());
     rig.key(Key::Char('/'));
-    assert_eq!(rig.typed("9C1E"), []);
+    assert_eq!(rig.typed("9c1e"), []);
     assert_eq!(rig.model.rows.len(), 2);
     assert_eq!(rig.key(Key::Enter), []);
-    assert_eq!(rig.model.filter.text, "9C1E");
+    assert_eq!(rig.model.filters.of(List::Fleet).text(), "9c1e");
     rig.key(Key::Char('/'));
     (0..4).for_each(|_| drop(rig.key(Key::Backspace)));
     rig.typed("!9c1e");

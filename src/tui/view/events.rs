@@ -5,24 +5,27 @@ use ratatui::layout::Rect;
 
 use super::pen::Pen;
 use crate::api::{EventView, Level};
+use crate::tui::filter::List;
 use crate::tui::format;
 use crate::tui::model::{Model, Pane};
 use crate::tui::theme::{Theme, Tone};
 
 pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let back = format!("{} back", model.events_back);
-    let title: &[(&str, Tone)] =
-        if model.events_back > 0 { &[(back.as_str(), Tone::Warn)] } else { &[("UTC", Tone::Dim)] };
-    let inner = super::frame(model, theme, area, Pane::Events, title, buf);
     let Some(snapshot) = &model.snapshot else { return };
+    let mut events = model.events();
+    let mut title =
+        if model.events_back > 0 { vec![(back, Tone::Warn)] } else { vec![("UTC".to_owned(), Tone::Dim)] };
+    let counts = (events.len(), snapshot.events.len());
+    title.extend(super::filter_title(model, theme, List::Events, counts));
+    let inner = super::frame(model, theme, area, Pane::Events, &super::borrowed(&title), buf);
     let many = snapshot.services.len() > 1;
-    let end = snapshot.events.len().saturating_sub(model.events_back);
-    let events = snapshot.events.get(..end).unwrap_or_default();
+    events.truncate(events.len().saturating_sub(model.events_back));
     // From the newest up, until the pane is full: an event may take several rows, and on a small pane two at most.
     let room = usize::from(inner.width.saturating_sub(11));
     let most = if inner.height > 8 { 4 } else { 2 };
     let mut rows: Vec<(Option<&EventView>, String, Tone)> = Vec::new();
-    for e in events.iter().rev() {
+    for e in events.iter().rev().copied() {
         if rows.len() >= usize::from(inner.height) {
             break;
         }
@@ -51,12 +54,20 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         }
     }
     rows.truncate(inner.height.into());
+    let last = u16::try_from(rows.len()).unwrap_or(0);
     for (row, (event, line, tone)) in (0..inner.height).zip(rows.into_iter().rev()) {
         let mut pen = Pen::new(buf, theme, inner, row);
+        // The last row of the event that is copied.
+        if model.events_back > 0 && model.focus == Pane::Events && row + 1 == last {
+            pen = pen.over(theme.style(Tone::Selected));
+        }
         pen.column(&event.map(|e| format::clock(e.at_ms)).unwrap_or_default(), 8, Tone::Dim)
             .text(&line, tone);
     }
-    if snapshot.events.is_empty() {
-        Pen::new(buf, theme, inner, 0).text("nothing has happened yet", Tone::Dim);
+    if events.is_empty() {
+        let none = snapshot.events.is_empty();
+        let text =
+            if none { "nothing has happened yet" } else { "no event matches the filter (Esc clears it)" };
+        Pen::new(buf, theme, inner, 0).text(text, Tone::Dim);
     }
 }

@@ -7,8 +7,10 @@ use ratatui::layout::Rect;
 
 use super::pen::Pen;
 use crate::api::{HealthView, InstanceView, Role};
+use crate::tui::filter::List;
 use crate::tui::format;
 use crate::tui::model::{HostTrouble, Model, Pane, health_word};
+use crate::tui::rows::Column;
 use crate::tui::theme::{Theme, Tone};
 
 /// Rows of the list that are in sight when the pane is `area`.
@@ -19,53 +21,10 @@ pub(super) fn visible(model: &Model, area: Rect) -> Range<usize> {
     top..(top + rows).min(model.rows.len())
 }
 
-/// A column: how wide, and whether it is shown at this width.
-#[derive(Clone, Copy, PartialEq)]
-enum Column {
-    Host,
-    Instance,
-    Version,
-    State,
-    Health,
-    Weight,
-    Cpu,
-    Memory,
-    Age,
-    Restarts,
-}
-
 use Column as C;
 
-/// On the screen from left to right.
-const ORDER: [Column; 10] = [
-    C::Host,
-    C::Instance,
-    C::Version,
-    C::State,
-    C::Health,
-    C::Weight,
-    C::Cpu,
-    C::Memory,
-    C::Age,
-    C::Restarts,
-];
 /// Given up one after the other when it gets narrow.
-const GIVE_UP: [Column; 7] = [C::Memory, C::Cpu, C::Restarts, C::Age, C::Weight, C::Host, C::State];
-
-fn caption(column: Column) -> &'static str {
-    match column {
-        C::Host => "host",
-        C::Instance => "instance",
-        C::Version => "version",
-        C::State => "state",
-        C::Health => "health",
-        C::Weight => "share",
-        C::Cpu => "cpu",
-        C::Memory => "mem",
-        C::Age => "age",
-        C::Restarts => "rst",
-    }
-}
+const GIVE_UP: [Column; 7] = [C::Memory, C::Cpu, C::Restarts, C::Age, C::Share, C::Host, C::State];
 
 /// The columns for a pane of `room`, with their widths.
 fn columns(model: &Model, room: u16) -> Vec<(Column, u16)> {
@@ -78,13 +37,13 @@ fn columns(model: &Model, room: u16) -> Vec<(Column, u16)> {
         C::Version => w.version.clamp(7, if roomy { 24 } else { 10 }),
         C::State => 8,
         C::Health => 14,
-        C::Weight => 6,
+        C::Share => 6,
         C::Cpu => 4,
         C::Memory => 5,
         C::Age => 4,
         C::Restarts => 3,
     };
-    let mut shown: Vec<(Column, u16)> = ORDER.into_iter().map(|c| (c, size(c))).collect();
+    let mut shown: Vec<(Column, u16)> = Column::ALL.into_iter().map(|c| (c, size(c))).collect();
     let total = |s: &[(Column, u16)]| s.iter().map(|(_, w)| w + 1).sum::<u16>();
     for column in GIVE_UP {
         if total(&shown) <= room {
@@ -105,15 +64,15 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         Some(name) if !model.all_services => name.as_str(),
         _ => "all services",
     };
-    let count = match model.rows.len() {
-        n if model.filter.text.is_empty() => format!(" {n}"),
-        n => format!(" {n} match"),
-    };
-    let mut title = vec![(scope, Tone::Accent), (count.as_str(), Tone::Dim)];
-    let filter =
-        format!(" /{}{}", model.filter.text, if model.filtering { theme.glyphs().caret } else { "" });
-    if model.filtering || !model.filter.text.is_empty() {
-        title.push((filter.as_str(), Tone::Selected));
+    let mut title = vec![(scope.to_owned(), Tone::Accent)];
+    let filter = super::filter_title(model, theme, List::Fleet, (model.rows.len(), model.in_scope));
+    if filter.is_empty() {
+        title.push((format!(" {}", model.in_scope), Tone::Dim));
+    }
+    title.extend(filter);
+    if let Some(by) = model.sort.by {
+        let turned = if model.sort.reversed { ", reversed" } else { "" };
+        title.push((format!(" by {}{turned}", by.caption()), Tone::Plain));
     }
     let lost: Vec<String> = snapshot
         .hosts
@@ -126,17 +85,18 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         .collect();
     let lost = if lost.is_empty() { String::new() } else { format!(" ! {}", lost.join(", ")) };
     if !lost.is_empty() {
-        title.push((lost.as_str(), Tone::Bad));
+        title.push((lost, Tone::Bad));
     }
-    let mut inner = super::frame(model, theme, area, Pane::Fleet, &title, buf);
+    let mut inner = super::frame(model, theme, area, Pane::Fleet, &super::borrowed(&title), buf);
     let head = super::cut_top(&mut inner, 1);
     let columns = columns(model, inner.width.saturating_sub(2));
     let mut pen = Pen::new(buf, theme, head, 0);
     pen.skip(2);
     for (c, w) in &columns {
+        let tone = if model.sort.by == Some(*c) { Tone::Accent } else { Tone::Dim };
         match c {
-            C::Weight | C::Cpu | C::Memory | C::Age | C::Restarts => pen.number(caption(*c), *w, Tone::Dim),
-            _ => pen.column(caption(*c), *w, Tone::Dim),
+            C::Share | C::Cpu | C::Memory | C::Age | C::Restarts => pen.number(c.caption(), *w, tone),
+            _ => pen.column(c.caption(), *w, tone),
         };
     }
     for (row, n) in (0..inner.height).zip(visible(model, area)) {
@@ -145,7 +105,7 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         }
     }
     if model.rows.is_empty() {
-        let text = match (model.filter.text.is_empty(), &model.service) {
+        let text = match (!model.filters.of(List::Fleet).active(), &model.service) {
             (false, _) => "no instance matches the filter (Esc clears it)".to_owned(),
             (true, Some(name)) => format!("no instance of {name} yet"),
             (true, None) => "no instances yet".to_owned(),
@@ -226,7 +186,7 @@ fn cell(model: &Model, i: &InstanceView, column: Column) -> (String, Tone, bool)
             }
             (text, tone, false)
         }
-        C::Weight => number(i.weight.map(format::percent)),
+        C::Share => number(i.weight.map(format::percent)),
         C::Cpu => number(i.cpu_percent.filter(|c| c.is_finite()).map(|c| format!("{c:.0}%"))),
         C::Memory => number(i.memory_bytes.map(format::bytes)),
         C::Age => number(i.started_ms.map(|t| format::age(model.wall_ms.saturating_sub(t)))),

@@ -48,10 +48,11 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         Link::Lost { .. } => Tone::Alarm,
     };
     // The right end first: it must never be pushed out.
-    let right = width(&link) + 2;
+    let mark = if model.read_only { "READ-ONLY " } else { "" };
+    let right = width(&link) + width(mark) + 2;
     let mut left = area;
     let end = super::cut_right(&mut left, right.min(area.width));
-    Pen::new(buf, theme, end, 0).skip(1).text(&link, link_tone);
+    Pen::new(buf, theme, end, 0).skip(1).text(mark, Tone::Warn).text(&link, link_tone);
 
     let mut pen = Pen::new(buf, theme, left, 0);
     let Some(s) = &model.snapshot else {
@@ -69,9 +70,6 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         pen.text(&format!("{}{upper}{}", g.badge_left, g.badge_right), Tone::Production);
     } else {
         pen.text(name, Tone::Strong);
-    }
-    if model.read_only {
-        pen.skip(1).whole("read-only", Tone::Warn);
     }
     pen.skip(2);
     let c = model.counts;

@@ -17,7 +17,7 @@ const GROUPS: [(Group, &str); 4] = [
 
 const SIGNS: [(&str, &str); 8] = [
     ("~ canary 25%", "a rollout is under way, its candidate has 25 % of the requests"),
-    ("# 1 held 50%", "one host was rolled back alone; it cannot end before t (retry) or a (abort)"),
+    ("# 1 held 50%", "one host was rolled back alone; it cannot end before a retry or an abort"),
     ("! 1 empty 50%", "in place: one instance has left, and the one that takes its place does not serve yet"),
     ("|| paused", "waits for an operator"),
     ("* frozen", "something is out of reach; goes on by itself"),
@@ -26,28 +26,33 @@ const SIGNS: [(&str, &str); 8] = [
     ("set / read back / measured", "the share asked for, what the proxy says, what the requests say"),
 ];
 
-fn bindings(group: Group, replay: bool) -> impl Iterator<Item = &'static Binding> {
+fn bindings(model: &Model, group: Group) -> impl Iterator<Item = &'static Binding> + use<> {
     let mut last = None;
+    let (replay, read_only) = (model.replay.is_some(), model.read_only);
     // What belongs to the other kind of screen is no help here.
     let here = move |b: &&Binding| match (replay, b.contexts) {
-        (false, only) => only != [Context::Replay],
-        (true, many) => many.contains(&Context::Replay),
+        (false, only) => only != [Context::Replay] && b.exists(read_only),
+        (true, many) => many.contains(&Context::Replay) && b.exists(read_only),
     };
     // Lines that differ only in where they count are one line for people.
     TABLE.iter().filter(here).filter(move |b| b.group == group && last.replace(b.help) != Some(b.help))
 }
 
 /// Lines there are.
-pub(super) fn lines() -> usize {
-    GROUPS.iter().map(|(g, _)| bindings(*g, false).count() + 2).sum::<usize>() + SIGNS.len() + 1
+pub(super) fn lines(model: &Model) -> usize {
+    GROUPS.iter().map(|(g, _)| bindings(model, *g).count() + 2).sum::<usize>() + SIGNS.len() + 1
 }
 
 pub(super) fn draw(model: &Model, theme: &Theme, top: usize, area: Rect, buf: &mut Buffer) {
     super::blank(area, buf);
     let mut lines: Vec<(&str, String, Tone)> = Vec::new();
     for (group, title) in GROUPS {
-        lines.push(("", title.to_owned(), Tone::Strong));
-        for b in bindings(group, model.replay.is_some()) {
+        if group == Group::Steer && model.read_only {
+            lines.push(("", "READ-ONLY: this cockpit has no verbs".to_owned(), Tone::Strong));
+        } else {
+            lines.push(("", title.to_owned(), Tone::Strong));
+        }
+        for b in bindings(model, group) {
             match possible(model, b.action) {
                 Ok(()) => lines.push((b.caption, b.help.to_owned(), Tone::Plain)),
                 Err(why) => lines.push((b.caption, format!("{}  [not now: {why}]", b.help), Tone::Dim)),

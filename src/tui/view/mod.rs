@@ -5,6 +5,7 @@
 
 mod again;
 mod bar;
+mod details;
 mod dialogs;
 mod events;
 mod fleet;
@@ -13,6 +14,7 @@ mod health;
 mod help;
 mod logs;
 mod notes;
+mod palette;
 mod pen;
 mod rollout;
 mod services;
@@ -21,7 +23,9 @@ mod tests;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
+use ratatui::style::Color;
 
+use super::filter::List;
 use super::format;
 use super::model::{Link, Loudness, Model, Notice, Overlay, Pane};
 use super::theme::{Theme, Tone};
@@ -183,7 +187,7 @@ fn screen(model: &Model) -> Rect {
 #[must_use]
 pub fn page(model: &Model) -> usize {
     let p = places(model, screen(model));
-    if matches!(model.overlay, Overlay::Help(_)) {
+    if matches!(model.overlay, Overlay::Help(_) | Overlay::Details(_)) {
         return p.body().height.into();
     }
     if let Some(logs) = p.logs {
@@ -201,8 +205,14 @@ pub fn page(model: &Model) -> usize {
 
 /// Lines of the help page.
 #[must_use]
-pub fn help_lines() -> usize {
-    help::lines()
+pub fn help_lines(model: &Model) -> usize {
+    help::lines(model)
+}
+
+/// Lines of the details that are open.
+#[must_use]
+pub fn details_lines(model: &Model) -> usize {
+    details::lines(model)
 }
 
 /// Every text on the screen that the passing of time changes, so that a second in which none does costs nothing.
@@ -217,6 +227,11 @@ pub fn clocks(model: &Model) -> String {
     let compared = rollout.and_then(|r| r.comparison.as_ref()).filter(|c| !c.over).map(|c| c.since_ms);
     for since in empty.chain(compared) {
         out.push_str(&format::age(model.wall_ms.saturating_sub(since)));
+    }
+    if let Overlay::Details(d) = &model.overlay
+        && let Some(started) = model.instance_named(&d.instance).and_then(|i| i.started_ms)
+    {
+        out.push_str(&format::age(model.wall_ms.saturating_sub(started)));
     }
     if let Some(rect) = places(model, screen(model)).fleet {
         for n in fleet::visible(model, rect) {
@@ -249,9 +264,24 @@ pub fn render(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         Overlay::None => {}
         Overlay::Help(top) => help::draw(model, theme, *top, p.body(), buf),
         Overlay::Dialog(d) => dialogs::draw(model, theme, d, p.body(), buf),
+        Overlay::Details(d) => details::draw(model, theme, d, p.body(), buf),
+        Overlay::Palette(typed) => palette::draw(model, theme, typed, p.body(), buf),
     }
     notice(model, theme, p.body(), buf);
     bar::draw(model, theme, p.bar, buf);
+    if let Some((text, ground)) = theme.ground() {
+        for y in area.top()..area.bottom() {
+            for x in area.left()..area.right() {
+                let Some(cell) = buf.cell_mut((x, y)) else { continue };
+                if cell.fg == Color::Reset {
+                    cell.fg = text;
+                }
+                if cell.bg == Color::Reset {
+                    cell.bg = ground;
+                }
+            }
+        }
+    }
 }
 
 fn panes(model: &Model, theme: &Theme, p: &Places, buf: &mut Buffer) {
@@ -309,8 +339,40 @@ fn frame(
     inner
 }
 
+/// A title that was put together, as [`frame`] takes it.
+fn borrowed(title: &[(String, Tone)]) -> Vec<(&str, Tone)> {
+    title.iter().map(|(text, tone)| (text.as_str(), *tone)).collect()
+}
+
+/// What a pane's title says of its list's filter: the text, how many of how many it leaves, and what is wrong with it.
+fn filter_title(
+    model: &Model,
+    theme: &Theme,
+    list: List,
+    (shown, all): (usize, usize),
+) -> Vec<(String, Tone)> {
+    let filter = model.filters.of(list);
+    let typing = model.filtering == Some(list);
+    if !typing && !filter.active() {
+        return vec![];
+    }
+    let caret = if typing { theme.glyphs().caret } else { "" };
+    let mut out = vec![
+        (format!(" /{}{caret}", filter.text()), Tone::Selected),
+        (format!(" {shown} of {all}"), if shown == 0 { Tone::Warn } else { Tone::Dim }),
+    ];
+    if let Some(wrong) = filter.wrong() {
+        out.push((format!(" ! {wrong}"), Tone::Bad));
+    }
+    out
+}
+
 /// The line above the bar.
 fn notice(model: &Model, theme: &Theme, body: Rect, buf: &mut Buffer) {
+    // The palette says itself what is not possible.
+    if let Overlay::Palette(_) = model.overlay {
+        return;
+    }
     let lost;
     let notice = match (&model.notice, &model.link) {
         (Some(notice), _) => notice,

@@ -34,10 +34,12 @@ pub(super) fn urgent(model: &Model, service: &ServiceView, r: &RolloutView) -> L
     if !r.held.is_empty() && r.status != RolloutStatus::Aborting {
         let keeps = if r.held.len() == 1 { "keeps" } else { "keep" };
         let them = if r.held.len() == 1 { "it" } else { "them" };
-        let text = format!(
-            "# HELD BACK: {} {keeps} {stable}, so it cannot end. t takes {them} in again, a aborts",
-            listed(&r.held)
-        );
+        let end = if model.steers() {
+            format!("so it cannot end. t takes {them} in again, a aborts")
+        } else {
+            "so it cannot end before somebody retries or aborts".to_owned()
+        };
+        let text = format!("# HELD BACK: {} {keeps} {stable}, {end}", listed(&r.held));
         lines.push((text, Tone::Warn));
     }
     lines

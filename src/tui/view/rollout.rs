@@ -396,7 +396,7 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
     }
     let Some(stable) = &service.stable else {
         say(format!("Nothing of {} runs yet.", service.name), Tone::Strong, &mut rest);
-        if service.verbs.contains(&VerbKind::Deploy) {
+        if model.steers() && service.verbs.contains(&VerbKind::Deploy) {
             say(
                 "Press d to choose a version and see its plan; nothing happens before you confirm.".into(),
                 Tone::Plain,
@@ -426,12 +426,13 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
             }
         }
     };
+    let key = if model.steers() { " (r)" } else { "" };
     match &service.previous {
         Some(p) if service.previous_warm => {
-            say(format!("way back: {}, at once: it still runs (r)", p.version), Tone::Plain, &mut rest);
+            say(format!("way back: {}, at once: it still runs{key}", p.version), Tone::Plain, &mut rest);
         }
         Some(p) => say(
-            format!("way back: {}, its instances are started first (r)", p.version),
+            format!("way back: {}, its instances are started first{key}", p.version),
             Tone::Plain,
             &mut rest,
         ),
@@ -442,7 +443,7 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
     }
     let others: Vec<&str> =
         service.known_versions.iter().filter(|v| **v != stable.version).map(|v| v.as_str()).take(6).collect();
-    if !others.is_empty() && service.verbs.contains(&VerbKind::Deploy) {
+    if model.steers() && !others.is_empty() && service.verbs.contains(&VerbKind::Deploy) {
         say(format!("can be deployed (d): {}", others.join(", ")), Tone::Plain, &mut rest);
     }
     for hint in &model.demo_hint {

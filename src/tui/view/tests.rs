@@ -92,7 +92,7 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 19] = [
+const SCENES: [&str; 24] = [
     "canary",
     "empty",
     "undeployed",
@@ -100,6 +100,11 @@ const SCENES: [&str; 19] = [
     "abort",
     "deploy",
     "help",
+    "palette",
+    "details",
+    "sorted",
+    "read_only",
+    "filters",
     "production",
     "finished",
     "held",
@@ -153,6 +158,33 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
         "abort" => {
             let mut m = model(fixture::production(), size);
             press(&mut m, "a");
+            m
+        }
+        "filters" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "4/fail\n5/bob|alice\n3/9c1e(");
+            m
+        }
+        "read_only" => {
+            let mut m = model(fixture::held(), size);
+            m.read_only = true;
+            m
+        }
+        "details" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "3\n");
+            let instance = m.instance.clone().unwrap();
+            update(&mut m, Msg::Details { instance, result: Ok(Box::new(fixture::details())) });
+            m
+        }
+        "sorted" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, "3:sort cpu\n");
+            m
+        }
+        "palette" => {
+            let mut m = model(fixture::canary(), size);
+            press(&mut m, ":r");
             m
         }
         "help" => {
@@ -370,6 +402,93 @@ fn the_worst_that_can_be_is_said_first_and_red() {
 }
 
 #[test]
+fn a_filter_stands_in_its_title_with_how_many_of_how_many_and_what_is_wrong() {
+    let buf = picture(&mut scene("filters", (80, 24)), &COLOUR);
+    let at = find(&buf, "/9c1e(▏");
+    assert!(buf[at].modifier.contains(Modifier::REVERSED));
+    find(&buf, "/9c1e(▏ 2 of 8");
+    assert_eq!(buf[find(&buf, "! unclosed group")].fg, Color::LightRed);
+    find(&buf, "/fail 1 of 8");
+    find(&buf, "/bob|alice 2 of 5");
+    let mut m = model(fixture::canary(), (80, 24));
+    press(&mut m, "3/zzz\n");
+    let buf = picture(&mut m, &COLOUR);
+    assert_eq!(buf[find(&buf, "0 of 8")].fg, Color::Yellow);
+    find(&buf, "no instance matches the filter (Esc clears it)");
+}
+
+#[test]
+fn read_only_says_so_on_every_size_and_names_no_verb_anywhere() {
+    for size in [(40, 10), (80, 24), (200, 50)] {
+        for keys in ["", "?", ":", ":ab", ":pro"] {
+            let mut m = scene("read_only", size);
+            press(&mut m, keys);
+            let buf = picture(&mut m, &COLOUR);
+            assert_eq!(buf[find(&buf, "READ-ONLY")].fg, Color::Yellow, "{size:?} {keys}");
+            let shown = text(&buf);
+            for verb in
+                ["a abort", "space pause", "p promote", "roll back", "promote full", "d deploy", "retry:"]
+            {
+                assert!(!shown.contains(verb), "{verb} on {size:?} after {keys:?}:\n{shown}");
+            }
+        }
+    }
+}
+
+#[test]
+fn details_show_names_of_the_environment_and_never_a_value() {
+    let buf = picture(&mut scene("details", (200, 50)), &COLOUR);
+    find(&buf, "DATABASE_URL=(hidden)");
+    assert_eq!(buf[find(&buf, "! ended for want of memory (OOM)")].fg, Color::LightRed);
+    assert_eq!(buf[find(&buf, "137, 5m ago")].fg, Color::LightRed);
+    for part in
+        ["10.0.0.1:20001 to 8080/tcp", "sha256:9c1e0a77", "restart policy: no", "io.pilothouse.fleet=shop"]
+    {
+        find(&buf, part);
+    }
+    // On a small screen the rest is a key away, and it is said that there is a rest.
+    let mut m = scene("details", (40, 10));
+    assert!(text(&picture(&mut m, &COLOUR)).contains("below: j"));
+    press(&mut m, "G");
+    let end = text(&picture(&mut m, &COLOUR));
+    assert!(end.contains("none lately") && !end.contains("below"), "{end}");
+    press(&mut m, "k");
+    assert!(text(&picture(&mut m, &COLOUR)).contains("1 below"));
+}
+
+#[test]
+fn what_is_sorted_by_is_in_the_title_and_its_caption_stands_out() {
+    let buf = picture(&mut scene("sorted", (80, 24)), &COLOUR);
+    find(&buf, "web 8 by cpu");
+    assert_eq!(buf[find(&buf, "cpu  age")].fg, Color::LightCyan);
+    let (x, y) = find(&buf, "age rst");
+    assert!(buf[(x, y)].modifier.contains(Modifier::DIM));
+}
+
+#[test]
+fn in_high_contrast_every_cell_is_bright_on_black_whatever_the_terminal_is() {
+    let theme = Theme { palette: Palette::Contrast, ascii: false };
+    for name in ["canary", "help", "deploy", "details", "palette"] {
+        for cell in picture(&mut scene(name, (80, 24)), &theme).content() {
+            assert!(matches!(cell.bg, Color::Black | Color::Red), "{name}: {cell:?}");
+            assert!(!matches!(cell.fg, Color::Reset | Color::Black), "{name}: {cell:?}");
+            assert!(!cell.modifier.contains(Modifier::DIM), "{name}: {cell:?}");
+        }
+    }
+}
+
+#[test]
+fn the_palette_dims_what_is_not_possible_and_says_why() {
+    let buf = picture(&mut scene("palette", (80, 24)), &COLOUR);
+    let at = find(&buf, "resume");
+    assert!(buf[at].modifier.contains(Modifier::DIM));
+    find(&buf, "[resume is not possible: web-7 is running]");
+    let chosen = find(&buf, "▶ rollback");
+    assert_eq!(buf[(chosen.0 + 2, chosen.1)].fg, Color::LightCyan);
+    assert!(!buf[(chosen.0 + 2, chosen.1)].modifier.contains(Modifier::DIM));
+}
+
+#[test]
 fn the_bar_offers_what_the_keys_do() {
     let bar = |m: &mut Model| text(&picture(m, &COLOUR)).lines().last().unwrap().to_owned();
     let moving = bar(&mut scene("canary", (120, 24)));
@@ -449,7 +568,7 @@ proptest! {
     fn no_size_no_model_and_no_keys_panic(
         snapshot in any_snapshot(),
         size in prop_oneof![(0u16..12, 0u16..8), (0u16..250, 0u16..60)],
-        keys in "[a-zA-Z0-9 /?!\n]{0,12}",
+        keys in "[a-zA-Z0-9 :/?!(*\n]{0,12}",
         lost in any::<bool>(),
         ascii in any::<bool>(),
     ) {
