@@ -320,6 +320,16 @@ impl World {
         }
     }
 
+    /// In the registry `tag` means from now on what `version` is.
+    pub fn move_tag(&self, tag: &str, version: &str) {
+        self.image(version);
+        let socket = self.docker.as_ref().expect("a world with docker");
+        let remote = self.remote.as_ref().expect("a world with a registry");
+        let local = format!("{}:{version}", repository());
+        self.runtime.block_on(common::registry::push(&engine_at(socket), &local, remote, tag));
+        self.forget(socket, &format!("{remote}:{tag}"), false);
+    }
+
     /// Takes a name of an image away, and the image with its last name; whether dockerd did.
     fn forget(&self, socket: &Path, name: &str, force: bool) -> bool {
         let options = bollard::query_parameters::RemoveImageOptionsBuilder::default().force(force).build();
