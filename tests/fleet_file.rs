@@ -590,3 +590,31 @@ proptest! {
         survives(&String::from_utf8_lossy(&bytes));
     }
 }
+
+/// A port that an outgoing connection holds at the wrong moment is one that an instance cannot have.
+#[test]
+fn ports_of_outgoing_connections_are_warned_of() {
+    let text = |ports: &str, address: &str| {
+        format!(
+            "name = \"shop\"\n[hosts.node-1]\nengine = \"process://\"\naddress = \"{address}\"\n\
+             [services.web]\ncommand = [\"/bin/app\"]\nreplicas = 1\nhost_ports = \"{ports}\"\n\
+             [services.web.health]\ntcp = true\n[services.web.strategy]\ntype = \"blue-green\"\n"
+        )
+    };
+    let on = |outgoing, ports: &str, address: &str| {
+        let machine = fleet::Machine { outgoing };
+        let loaded = fleet::parse_on(&text(ports, address), Path::new("fleet.toml"), &machine);
+        loaded.unwrap_or_else(|e| panic!("{e}")).warnings
+    };
+    let range = Some((32_768, 60_999));
+    let warned = on(range, "40000-40009", "127.0.0.1");
+    assert_eq!(warned.len(), 1);
+    assert_eq!((warned[0].severity, warned[0].line), (Severity::Warning, 8));
+    let said = warned[0].to_string();
+    assert!(said.contains("32768-60999") && said.contains("host_ports = \"32758-32767\""), "{said}");
+    assert_eq!(on(range, "32760-32768", "127.0.0.1").len(), 1, "the last one is enough");
+    assert_eq!(on(range, "32758-32767", "127.0.0.1"), []);
+    assert_eq!(on(range, "61000-61009", "127.0.0.1"), []);
+    assert_eq!(on(range, "40000-40009", "192.0.2.1"), [], "not an address of this machine");
+    assert_eq!(on(None, "40000-40009", "127.0.0.1"), [], "nothing is known of the machine");
+}

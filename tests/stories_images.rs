@@ -163,3 +163,26 @@ fn scenario_19_a_full_disk_on_one_host_changes_nothing_on_any() {
 fn scenario_19_a_full_disk_takes_nothing_out_of_a_rolling_release() {
     full_disk(ROLLING);
 }
+
+/// Scenario 20, while it serves: the tag means another image in the registry now, and no engine has that.
+#[test]
+fn scenario_20_a_tag_that_moved_in_the_registry_is_drift() {
+    let Some(registry) = Registry::start("moved tag") else { return };
+    let setup = Setup { registry: Some(registry.port), strategy: Some(ROLLING), ..Setup::default() };
+    for pull in ["missing", "always"] {
+        let Some(world) = World::new("moved tag", Backends::DockerHaproxy, &setup) else { return };
+        world.edit("pull = \"missing\"", &format!("pull = \"{pull}\""));
+        world.ok(&["up"]);
+        assert_eq!(service(&world)["drift"], json!([]), "{pull}");
+        world.move_tag("1.0.0", "1.1.0");
+        // A registry is asked seldom; a controller that has just started asks at once.
+        world.kill_controller();
+        let drift = world.wait("the drift is seen", || {
+            let drift = service(&world)["drift"].as_array()?.clone();
+            (!drift.is_empty()).then_some(drift)
+        });
+        assert_eq!(drift.len(), 1, "{pull}: {drift:?}");
+        assert!(drift[0].as_str().unwrap().contains("the tag 1.0.0 means another artifact now"), "{drift:?}");
+        world.assert_no_orphan();
+    }
+}

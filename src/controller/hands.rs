@@ -23,7 +23,9 @@ use crate::fleet::env_file;
 use crate::fleet::model::{
     Address, Engine as EngineModel, Fleet, HealthCheck, Host, Proxy as ProxyModel, Pull, Run,
 };
-use crate::fleet::names::{FleetName, HostName, InstanceId, Millis, ProxyName, RolloutId, ServiceName};
+use crate::fleet::names::{
+    FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName,
+};
 use crate::probe::{Counter, Prober};
 use crate::proxy::{self, Direction, Proxy, ProxyError};
 use crate::rollout::decide;
@@ -40,6 +42,8 @@ const RESYNC: Duration = Duration::from_secs(5);
 const PROXY_POLL: Duration = Duration::from_millis(500);
 /// From one look at the versions an engine has to the next.
 const VERSIONS_POLL: Duration = Duration::from_secs(20);
+/// From one question to a registry about a tag to the next: public ones count each as a pull, and allow few an hour.
+const REGISTRY_POLL: Millis = Millis::secs(300);
 
 /// A driver, and what it was opened for: another declaration needs another driver.
 type Opened<Declared, Driver> = (Declared, Arc<Driver>);
@@ -77,6 +81,8 @@ pub struct Hands {
     epochs: Mutex<HashMap<Lane, u64>>,
     engines: Mutex<HashMap<HostName, Opened<Host, dyn Engine>>>,
     proxies: Mutex<HashMap<ProxyName, Opened<ProxyModel, dyn Proxy>>>,
+    /// What a registry said that a revision's tag means, and when.
+    registries: Mutex<HashMap<RevisionId, (Millis, Option<String>)>>,
 }
 
 /// What the hands are given.
@@ -116,6 +122,7 @@ impl Hands {
             epochs: Mutex::default(),
             engines: Mutex::default(),
             proxies: Mutex::default(),
+            registries: Mutex::default(),
         })
     }
 
@@ -404,18 +411,43 @@ impl Hands {
         }
     }
 
-    /// Looks up what a revision's tag and env file mean now, in the background. A registry is not asked for that.
+    /// Looks up what a revision's tag and env file mean now, in the background.
     pub fn look_up(self: &Arc<Self>, host: &Host, revision: Revision) {
         let (me, engine) = (Arc::clone(self), self.engine(host));
         tokio::spawn(async move {
-            let asks = matches!(revision.spec.run, Run::Image { pull: Pull::Always, .. });
-            let digest = match asks {
-                true => None,
-                false => engine.resolve(&revision.spec.run, &revision.version).await.ok().flatten(),
-            };
+            let digest = me.meaning(engine.as_ref(), &revision).await;
             let means = Means { digest, env_same: me.environment(&revision).is_ok() };
             me.send(Input::Means { revision: revision.id, means }).await;
         });
+    }
+
+    /// The artifact that a revision's tag means now: the engine's word where that counts and it has one, else the
+    /// registry's, which is asked seldom and remembered.
+    async fn meaning(&self, engine: &dyn Engine, revision: &Revision) -> Option<String> {
+        let ask = async |run: &Run| engine.resolve(run, &revision.version).await.ok().flatten();
+        let Run::Image { repository, args, pull } = &revision.spec.run else {
+            return ask(&revision.spec.run).await;
+        };
+        let only = |pull| Run::Image { repository: repository.clone(), args: args.clone(), pull };
+        if *pull != Pull::Always {
+            let here = ask(&only(Pull::Never)).await;
+            if here.is_some() || *pull == Pull::Never {
+                return here;
+            }
+        }
+        let now = self.clock.now();
+        let known = locked(&self.registries).get(&revision.id).cloned();
+        if let Some((at, digest)) = known
+            && now.since(at) < REGISTRY_POLL
+        {
+            return digest;
+        }
+        let digest = ask(&only(Pull::Always)).await;
+        let mut answers = locked(&self.registries);
+        // What is no longer looked up is of no use.
+        answers.retain(|_, (at, _)| now.since(*at) < REGISTRY_POLL);
+        answers.insert(revision.id.clone(), (now, digest.clone()));
+        digest
     }
 
     /// Makes the files that proxies are told to load: HAProxy does not start without them, so they are there before the

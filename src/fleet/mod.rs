@@ -8,6 +8,7 @@ mod ctx;
 pub mod env_file;
 mod hosts;
 pub mod keys;
+mod machine;
 pub mod model;
 pub mod names;
 pub mod problem;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use ctx::Ctx;
+pub use machine::Machine;
 use model::Fleet;
 use names::FleetName;
 pub use problem::{Problem, Problems, Severity};
@@ -82,7 +84,7 @@ pub fn load(path: &Path) -> Result<Loaded, Problems> {
     };
     let bytes = bytes_of(path).map_err(|why| unreadable(&why))?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(text, path),
+        Ok(text) => parse_on(text, path, &Machine::this()),
         Err(e) => {
             let good = bytes.get(..e.valid_up_to()).unwrap_or_default();
             let line = good.iter().filter(|b| **b == b'\n').count() + 1;
@@ -114,6 +116,14 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, String> {
 /// # Errors
 /// Everything that is wrong in it.
 pub fn parse(text: &str, file: &Path) -> Result<Loaded, Problems> {
+    parse_on(text, file, &Machine::default())
+}
+
+/// As [`parse`], with warnings about what does not go well together with the machine.
+///
+/// # Errors
+/// Everything that is wrong in it.
+pub fn parse_on(text: &str, file: &Path, machine: &Machine) -> Result<Loaded, Problems> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_path_buf());
     let mut ctx = Ctx::new(problem::Source::new(file, text), self::ctx::base_of(&absolute));
     let readable = syntax::report(&mut ctx, text);
@@ -136,6 +146,7 @@ pub fn parse(text: &str, file: &Path) -> Result<Loaded, Problems> {
         ctx.warn_unseen(&top.span, "the fleet has no services", "add a [services.NAME] table");
     }
     cross::check(&mut ctx, &hosts, &proxies, &services);
+    machine::check(&mut ctx, machine, &hosts, &services);
 
     let warnings = Problems::judge(file, ctx.finish())?;
     let Some(name) = name else {

@@ -152,8 +152,10 @@ pub fn abort(world: &World) {
     let endpoints = world.endpoints("1.1.0");
     let mut last: Option<(u64, Instant)> = None;
     while abort.child.try_wait().unwrap().is_none() && pressed.elapsed() < LONG {
-        let served: Option<u64> =
-            endpoints.iter().map(|e| crate::world::count_of(*e)?["served"].as_u64()).sum::<Option<u64>>();
+        let served: Option<u64> = endpoints
+            .iter()
+            .map(|e| crate::world::outside::count_of(*e)?["served"].as_u64())
+            .sum::<Option<u64>>();
         match (served, last) {
             (Some(n), Some((before, _))) if n <= before => {}
             (Some(n), _) => last = Some((n, Instant::now())),
@@ -436,7 +438,7 @@ pub fn bad_candidates(world: &World) {
     let mut seen = 0;
     while deploy.child.try_wait().unwrap().is_none() {
         for endpoint in world.endpoints("1.1.0-unhealthy") {
-            if let Some(count) = crate::world::count_of(endpoint) {
+            if let Some(count) = crate::world::outside::count_of(endpoint) {
                 seen += 1;
                 most = most.max(count["served"].as_u64().unwrap());
             }
