@@ -461,11 +461,11 @@ fn the_first_start_says_what_each_pane_is_until_the_first_key_which_counts() {
         let mut m = scene("welcome", size);
         let buf = picture(&mut m, &COLOUR);
         for pane in [
-            "services all services and",
-            "rollout  the rollout of",
-            "fleet    inst",
-            "health   the last",
-            "events   what",
+            "services  all services and",
+            "rollout   the rollout of",
+            "fleet     inst",
+            "health    the last",
+            "events    what",
         ] {
             assert!(buf[find(&buf, pane)].modifier.contains(Modifier::BOLD), "{pane}");
         }
