@@ -198,6 +198,19 @@ impl Cockpit {
         keys.flush().unwrap();
     }
 
+    /// A command by name, typed by a person.
+    fn command(&mut self, text: &str) {
+        for c in format!(":{text}\r").chars() {
+            std::thread::sleep(if c == '\r' { PERSON } else { Duration::from_millis(60) });
+            self.send(c.to_string().as_bytes());
+        }
+    }
+
+    /// The kinds of the verbs that reached the controller, in order.
+    fn sent(&self) -> Vec<Verb> {
+        self.canned().verbs().into_iter().map(|(_, request)| request.verb).collect()
+    }
+
     /// A key by a person.
     fn key(&mut self, bytes: &[u8]) {
         std::thread::sleep(PERSON);
@@ -279,10 +292,114 @@ fn signals_and_ctrl_c_give_the_terminal_back() {
 }
 
 #[test]
-fn a_closed_terminal_ends_it() {
+fn a_closed_terminal_ends_it_within_a_second() {
     let mut c = Cockpit::open(fixture::canary());
     c.close_terminal();
+    let closed = Instant::now();
     c.wait_for_end();
+    assert!(closed.elapsed() < Duration::from_secs(1), "{:?}", closed.elapsed());
+}
+
+#[test]
+fn the_whole_canary_by_keys_and_by_name() {
+    let mut c = Cockpit::open(fixture::canary());
+    c.key(b"p");
+    c.wait_for("the question", |s| s.contains("PROMOTE web to the next phase?"));
+    c.key(b"y");
+    c.wait_for("the phase", |s| s.contains("phase 4/5"));
+    c.key(b" ");
+    c.wait_for("the pause", |s| s.contains("PAUSED"));
+    c.command("resume");
+    c.wait_for("the question", |s| s.contains("RESUME web?"));
+    c.key(b"y");
+    c.wait_for("going on", |s| s.contains("running:"));
+    c.command("promote");
+    c.wait_for("the question", |s| s.contains("PROMOTE web to the next phase?"));
+    c.key(b"y");
+    c.wait_for("the last phase", |s| s.contains("phase 5/5"));
+    c.command("abort");
+    c.wait_for("the question", |s| s.contains("ABORT web?"));
+    c.key(b"y");
+    c.wait_for("the end", |s| s.contains("aborted"));
+    c.command("deploy 1.6.0");
+    c.wait_for("the plan", |s| s.contains("DEPLOY web") && s.contains("y deploys"));
+    c.key(b"y");
+    c.wait_for_verbs(6);
+    let promote = Verb::Promote { full: false };
+    let deploy = Verb::Deploy { version: "1.6.0".into() };
+    assert_eq!(c.sent(), [promote.clone(), Verb::Pause, Verb::Resume, promote, Verb::Abort, deploy]);
+    c.command("quit");
+    assert!(c.wait_for_end().success());
+    c.check_restored();
+}
+
+#[test]
+fn the_same_story_pasted_or_with_50_ms_between_the_bytes_does_nothing() {
+    for story in [
+        "d1.6.0\rypypyP\ryryt\ry",
+        ":deploy 1.6.0\ry:promote\ry:promote full\ryweb\r:rollback\ry",
+        ":pause\r:abort\ry:retry\ry:resume\ry",
+    ] {
+        for how in ["bracketed", "at once", "slowly"] {
+            let mut c = Cockpit::open(fixture::production());
+            match how {
+                "bracketed" => c.send(format!("\x1b[200~{story}\x1b[201~").as_bytes()),
+                "at once" => c.send(story.as_bytes()),
+                _ => {
+                    for byte in story.bytes() {
+                        c.send(&[byte]);
+                        std::thread::sleep(Duration::from_millis(50));
+                    }
+                }
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            assert_eq!(c.sent(), [], "{story:?} {how}:\n{}", c.text());
+        }
+    }
+}
+
+#[test]
+fn what_is_copied_goes_to_the_terminal_at_the_other_end() {
+    let mut c = Cockpit::open(fixture::canary());
+    c.key(b"3");
+    c.key(b"c");
+    c.wait_for("the word that it was done", |s| s.contains("copied") && s.contains("web-9c1e0a77-1"));
+    let raw = String::from_utf8_lossy(&c.seen.lock().unwrap().raw).into_owned();
+    // web-9c1e0a77-1
+    assert!(raw.contains("\u{1b}]52;c;d2ViLTljMWUwYTc3LTE=\u{7}"));
+}
+
+#[test]
+fn details_of_an_instance_are_asked_for_and_shown() {
+    let mut c = Cockpit::open(fixture::canary());
+    c.key(b"3");
+    c.key(b"\r");
+    c.wait_for("what the engine says", |s| s.contains("DATABASE_URL=(hidden)") && s.contains("exit code"));
+    c.key(b"\x1b");
+    c.wait_for("the panes", |s| s.contains("3 fleet"));
+    c.key(b"ay");
+    c.wait_for_verbs(1);
+}
+
+#[test]
+fn where_one_only_looks_no_key_and_no_name_sends_anything() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("s"), Canned::new(fixture::canary()));
+    let mut command = command(&dir.path().join("s"));
+    command.args(["--read-only", "--theme", "contrast"]);
+    let mut c = Cockpit::run(dir, command);
+    c.server = Some(server);
+    c.wait_for("the picture", |s| s.contains("READ-ONLY live"));
+    for key in [&b"a"[..], b"y", b"p", b"y", b" ", b"d", b"r", b"y"] {
+        c.key(key);
+    }
+    c.command("abort");
+    c.wait_for("that there is no such thing", |s| s.contains("there is no command 'abort'"));
+    c.key(b"\x1b");
+    assert_eq!(c.sent(), []);
+    c.key(b"q");
+    assert!(c.wait_for_end().success());
+    c.check_restored();
 }
 
 #[test]

@@ -69,6 +69,7 @@ impl Look {
             reduced_motion: self.reduced_motion,
             ascii: self.ascii,
             read_only: self.read_only,
+            welcome: true,
             ..Options::default()
         }
     }

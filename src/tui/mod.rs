@@ -39,6 +39,7 @@ pub mod update;
 pub mod view;
 
 use std::io::IsTerminal as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 
 use color_eyre::eyre::{WrapErr as _, eyre};
@@ -62,6 +63,8 @@ pub struct Options {
     pub reduced_motion: bool,
     /// ASCII only, even where the locale has UTF-8.
     pub ascii: bool,
+    /// Say what each pane is when a user starts it for the first time.
+    pub welcome: bool,
     /// Watch only: there are no verbs.
     pub read_only: bool,
     /// Lines for an empty area, such as which versions to try.
@@ -124,6 +127,7 @@ fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_e
         name: Safe::capped(&name, 40),
         read_only: options.read_only,
         palette: theme.palette,
+        welcome: options.welcome && first_start(env),
         reduced_motion: options.reduced_motion,
         demo_hint: options.demo_hint.unwrap_or_default(),
         ..Model::default()
@@ -170,6 +174,18 @@ fn farewell(model: &Model) -> Vec<String> {
     if moving.is_empty() { vec!["Detached; no rollout is under way.".into()] } else { moving }
 }
 
+/// Whether this user starts a cockpit for the first time here, which is written down: an empty file beside the state
+/// directories. Where it cannot be, every start is like the second.
+fn first_start(env: impl Fn(&str) -> Option<String>) -> bool {
+    let home = || env("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    let Some(dir) = env("XDG_STATE_HOME").map(PathBuf::from).or_else(home) else { return false };
+    let dir = dir.join("pilothouse");
+    // As private as what the controller keeps there.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir);
+    let seen = std::fs::OpenOptions::new().write(true).create_new(true).open(dir.join(".cockpit-seen"));
+    made.is_ok() && seen.is_ok()
+}
+
 fn choose_theme(options: &Options, env: impl Fn(&str) -> Option<String>) -> Theme {
     let palette = match options.colours {
         Some(palette) => palette,
@@ -189,6 +205,17 @@ fn choose_theme(options: &Options, env: impl Fn(&str) -> Option<String>) -> Them
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_start_is_the_first_and_no_place_to_remember_it_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().display().to_string();
+        let env = |name: &str| (name == "HOME").then(|| home.clone());
+        assert!(first_start(env));
+        assert!(!first_start(env));
+        assert!(!first_start(|_| None));
+        assert!(!first_start(|_| Some("/dev/null".into())));
+    }
 
     fn theme(options: &Options, vars: &[(&str, &str)]) -> Theme {
         choose_theme(options, |name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned()))

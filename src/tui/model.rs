@@ -275,6 +275,8 @@ pub struct Model {
     pub name: Safe,
     /// Watch only.
     pub read_only: bool,
+    /// The first start: what each pane is, is said until a key is pressed.
+    pub welcome: bool,
     /// Which colours.
     pub palette: Colours,
     /// Nothing moves by itself more often than once in two seconds.

@@ -134,3 +134,48 @@ pub(super) fn watch_hang_up(gone: impl FnOnce() + Send + 'static) -> io::Result<
     })?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use portable_pty::{CommandBuilder, PtySize, native_pty_system};
+
+    use super::*;
+
+    /// Set where this test runs itself once more, in a terminal.
+    const INSIDE: &str = "PILOTHOUSE_TEST_IN_A_TERMINAL";
+
+    #[test]
+    fn a_panic_of_the_screen_gives_the_terminal_back_and_is_reported() {
+        if std::env::var_os(INSIDE).is_some() {
+            hook_panics();
+            let _guard = Guard::take().unwrap();
+            panic!("the screen has a fault");
+        }
+        let pair = native_pty_system().openpty(PtySize::default()).unwrap();
+        let termios = || format!("{:?}", pair.master.get_termios().unwrap());
+        let before = termios();
+        let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+        let this = "tui::term::tests::a_panic_of_the_screen_gives_the_terminal_back_and_is_reported";
+        command.args(["--exact", this, "--nocapture"]);
+        command.env(INSIDE, "1");
+        command.env("TERM", "xterm");
+        let mut child = pair.slave.spawn_command(command).unwrap();
+        let mut reader = pair.master.try_clone_reader().unwrap();
+        let mut shown = Vec::new();
+        let mut buf = [0; 4096];
+        // The slave is still open here, so the end of the child is what ends this.
+        while !String::from_utf8_lossy(&shown).contains("test result") {
+            let n = reader.read(&mut buf).unwrap();
+            shown.extend_from_slice(&buf[..n]);
+        }
+        assert!(!child.wait().unwrap().success());
+        let shown = String::from_utf8_lossy(&shown).into_owned();
+        let (taken, given_back) =
+            (shown.find("\u{1b}[?1049h").unwrap(), shown.find("\u{1b}[?1049l").unwrap());
+        let reported = shown.find("the screen has a fault").unwrap();
+        assert!(taken < given_back && given_back < reported, "{shown:?}");
+        assert_eq!(termios(), before);
+    }
+}

@@ -40,6 +40,7 @@ fn past_rollouts_are_told_from_the_journal() {
             "id",
             "kind",
             "reason",
+            "safe_after_ms",
             "service",
             "started_ms",
             "status",

@@ -17,6 +17,8 @@ use super::{Cmd, ask, command, tell};
 pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
     // A notice that had to be seen has been seen, unless the key came in the same breath.
     model.notice = None;
+    // The key counts all the same: whoever is in a hurry knows what for.
+    model.welcome = false;
     match (keys::dispatch(model, key), key) {
         (Some(Ok(action)), _) => act(model, action),
         (Some(Err(why)), _) => {

@@ -20,6 +20,7 @@ mod rollout;
 mod services;
 #[cfg(test)]
 mod tests;
+mod welcome;
 
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
@@ -261,6 +262,9 @@ pub fn render(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     header::draw(model, theme, p.header, buf);
     header::alarms(model, theme, p.alarms, buf);
     match &model.overlay {
+        Overlay::None if model.welcome && model.snapshot.is_some() => {
+            welcome::draw(model, theme, p.body(), buf);
+        }
         Overlay::None => {}
         Overlay::Help(top) => help::draw(model, theme, *top, p.body(), buf),
         Overlay::Dialog(d) => dialogs::draw(model, theme, d, p.body(), buf),

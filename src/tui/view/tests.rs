@@ -92,7 +92,7 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 24] = [
+const SCENES: [&str; 25] = [
     "canary",
     "empty",
     "undeployed",
@@ -101,6 +101,7 @@ const SCENES: [&str; 24] = [
     "deploy",
     "help",
     "palette",
+    "welcome",
     "details",
     "sorted",
     "read_only",
@@ -180,6 +181,11 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
         "sorted" => {
             let mut m = model(fixture::canary(), size);
             press(&mut m, "3:sort cpu\n");
+            m
+        }
+        "welcome" => {
+            let mut m = model(fixture::canary(), size);
+            m.welcome = true;
             m
         }
         "palette" => {
@@ -474,6 +480,26 @@ fn in_high_contrast_every_cell_is_bright_on_black_whatever_the_terminal_is() {
             assert!(!matches!(cell.fg, Color::Reset | Color::Black), "{name}: {cell:?}");
             assert!(!cell.modifier.contains(Modifier::DIM), "{name}: {cell:?}");
         }
+    }
+}
+
+#[test]
+fn the_first_start_says_what_each_pane_is_until_the_first_key_which_counts() {
+    for size in [(40, 10), (80, 24)] {
+        let mut m = scene("welcome", size);
+        let buf = picture(&mut m, &COLOUR);
+        for pane in [
+            "services  all services and",
+            "rollout   the rollout of",
+            "fleet     inst",
+            "health    the last",
+            "events    what",
+        ] {
+            assert!(buf[find(&buf, pane)].modifier.contains(Modifier::BOLD), "{pane}");
+        }
+        press(&mut m, "a");
+        let asked = text(&picture(&mut m, &COLOUR));
+        assert!(asked.contains("ABORT web?") && !asked.contains("what is what"), "{asked}");
     }
 }
 
