@@ -70,6 +70,7 @@ fn past_rollouts_are_told_from_the_journal() {
             "owed",
             "phases",
             "reason",
+            "safe_after_ms",
             "schema",
             "service",
             "started_ms",
