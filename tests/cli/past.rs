@@ -82,7 +82,7 @@ fn past_rollouts_are_told_from_the_journal() {
     assert!(story["by"].as_str().unwrap().ends_with("[ci#7]"), "{story}");
     let acts: Vec<&str> =
         story["acts"].as_array().unwrap().iter().map(|a| a["what"].as_str().unwrap()).collect();
-    assert_eq!(acts, ["deploy", "pause", "abort"]);
+    assert_eq!(acts, ["deploy", "pause", "abort", "safe"]);
     let phases = story["phases"].as_array().unwrap();
     assert_eq!(phases.len(), 4);
     let reached = |n: usize| phases[n]["settled_ms"].is_u64() && phases[n]["left_ms"].is_u64();

@@ -50,7 +50,8 @@ pub(super) fn failed(service: &ServiceState, r: &Rollout, obs: &Observed) -> Opt
 
 /// Whether stable fails by itself: sending everything back to it would help nobody.
 pub(super) fn stable_fails(service: &ServiceState, r: &Rollout, obs: &Observed) -> bool {
-    verdict(service, r, obs).is_some_and(|v| v.stable_fails.is_some())
+    let acts = judged(service, r).is_some_and(|a| !a.dry_run);
+    acts && verdict(service, r, obs).is_some_and(|v| v.stable_fails.is_some())
 }
 
 /// Whether the gate of the phase is open: passed at this share, and watched there for the soak time.

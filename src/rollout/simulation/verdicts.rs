@@ -206,6 +206,12 @@ fn a_dry_run_only_says_what_it_would_do() {
     finish(&mut sim, "not judged");
     assert_eq!(sim.ended(), Some(Outcome::Done), "{}", sim.explain());
     assert!(sim.journal.iter().any(|r| matches!(r.fact, Fact::VerdictReached { .. })));
+    // Neither does it keep anything else from what it does: a candidate that dies goes back.
+    let mut sim = started(|s| s.analysis.as_mut().unwrap().dry_run = true);
+    sim.said(analysis::State::Hold);
+    sim.kill_one(&id(2));
+    finish(&mut sim, "taken back");
+    assert_eq!(sim.ended(), Some(Outcome::Aborted), "{}", sim.explain());
 }
 
 #[test]
