@@ -218,16 +218,16 @@ impl RouteReadback {
             w.rules == route.rules
                 && Slot::BOTH.iter().all(|&s| w.slots.get(s).weight == route.slots.get(s).weight)
         };
-        self.has_endpoints(route) && self.workers.iter().all(weights)
+        let settled = |w: &WorkerRoute| !w.current || w.stable == route.stable;
+        self.has_endpoints(route) && self.workers.iter().all(|w| weights(w) && settled(w))
     }
 
-    /// Whether every worker that accepts connections has exactly these endpoints, so that nothing but weights and rules
-    /// is left to be changed; `false` when none does.
+    /// Whether every worker that accepts connections has exactly these endpoints, so that nothing is left to be changed
+    /// but weights, rules and which slot gets what nobody decides; `false` when none accepts any.
     #[must_use]
     pub fn has_endpoints(&self, route: &Route) -> bool {
         let endpoints = |w: &WorkerRoute| {
-            w.stable == route.stable
-                && w.sticky == route.sticky
+            w.sticky == route.sticky
                 && Slot::BOTH.iter().all(|&s| {
                     let have = &w.slots.get(s).endpoints;
                     let want = &route.slots.get(s).endpoints;
