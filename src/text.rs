@@ -57,6 +57,20 @@ impl Safe {
     }
 }
 
+/// A count as people read it: `9,120`.
+#[must_use]
+pub fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (k, c) in digits.chars().enumerate() {
+        if k > 0 && (digits.len() - k).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
 /// C0, DEL, C1, line and paragraph separators, and every character that reorders or hides text (the Unicode
 /// bidi controls, zero-width marks other than the joiners that emoji need, and tag characters).
 fn is_unsafe(c: char) -> bool {

@@ -32,6 +32,10 @@ impl Rate {
     pub const ALPHA: Self = Self(0.01);
     /// 0.05: the same for a pass, and 95 % for the upper bound.
     pub const ALPHA_PASS: Self = Self(0.05);
+    /// 0.05: how many more of the candidate's answers may be slower than stable's median.
+    pub const SLOWER_MEDIAN: Self = Self(0.05);
+    /// 0.02: the same for stable's 95th percentile.
+    pub const SLOWER_TAIL: Self = Self(0.02);
 
     /// A rate, when `fraction` is more than 0 and less than 1.
     #[must_use]

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::Safe;
+use crate::text::{Safe, thousands};
 
 /// The standard normal quantile of 0.975: two-sided 95 %.
 const Z: f64 = 1.959_963_984_540_054;
@@ -149,19 +149,6 @@ fn digits(high: f64) -> usize {
         h if h >= 0.001 => 2,
         _ => 3,
     }
-}
-
-/// `9,120`
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (k, c) in digits.chars().enumerate() {
-        if k > 0 && (digits.len() - k).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 #[cfg(test)]

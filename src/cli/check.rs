@@ -12,6 +12,7 @@ use crate::fleet::model::{
 };
 use crate::fleet::{self, Loaded, Problem, Problems};
 use crate::proxy::haproxy::{Extras, frontend_lines};
+use crate::rollout::decide;
 use crate::text::Safe;
 
 /// Version of the JSON that is printed.
@@ -239,10 +240,9 @@ fn all(gates: &[Gate]) -> String {
 
 fn gate(gate: &Gate) -> String {
     match gate {
-        Gate::HealthyFor(d) => format!("healthy for {d}"),
-        Gate::Pause(d) => format!("pause {d}"),
+        // As it is written in the file; on the way it is what somebody has to do.
         Gate::Manual => "manual".to_owned(),
-        Gate::Verdict => "a passing verdict".to_owned(),
+        gate => decide::gate_text(*gate),
     }
 }
 

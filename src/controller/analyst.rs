@@ -83,11 +83,10 @@ impl Analyst {
                 self.look_at(name, service, numbers, now);
             }
         }
-        let over = |name: &ServiceName, e: &Evidence| {
+        self.evidence.retain(|name, e| {
             let r = state.services.get(name).and_then(ServiceState::active);
-            r.is_none_or(|r| r.id != e.rollout)
-        };
-        self.evidence.retain(|name, e| !over(name, e));
+            r.is_some_and(|r| r.id == e.rollout)
+        });
         if !self.evidence.is_empty() || before > 0 {
             self.keep();
         }
@@ -101,24 +100,24 @@ impl Analyst {
         if watched.stable.as_ref() != Some(stable) {
             *watched = Watched { stable: Some(stable.clone()), ..Watched::default() };
         }
-        let Some(r) = service.active().filter(|r| decide::judged(service, r).is_some()) else {
+        let judged = service.active().and_then(|r| Some((r, decide::judged(service, r)?)));
+        let Some((r, a)) = judged else {
             watched.remember(now, stable_total);
-            return;
-        };
-        let share = *service.weights.get(r.slot);
-        let stands = matches!(r.status, Status::Running | Status::Paused);
-        let both = share > Bp::ZERO && share < Bp::FULL && service.slots.get(r.slot).as_ref() == Some(&r.to);
-        let candidate_total = numbers.totals(name.as_str(), &r.to, &service.spec.proxies).unwrap_or_default();
-        let Some(a) = decide::judged(service, r).filter(|_| stands && both) else {
-            watched.last = None;
             return;
         };
         // What is counted while versions change is no batch of one.
         watched.batch = None;
-        let history = || watched.past.front().map(|(_, then)| stable_total.since(then)).unwrap_or_default();
-        let known = self.evidence.get(name).is_some_and(|e| e.rollout == r.id);
-        if !known {
-            let evidence = Evidence::begin(r.id.clone(), r.phase, &a, &history(), watched.divisor(), now);
+        let share = *service.weights.get(r.slot);
+        let stands = matches!(r.status, Status::Running | Status::Paused);
+        let both = share > Bp::ZERO && share < Bp::FULL && service.slots.get(r.slot).as_ref() == Some(&r.to);
+        if !(stands && both) {
+            watched.last = None;
+            return;
+        }
+        let candidate_total = numbers.totals(name.as_str(), &r.to, &service.spec.proxies).unwrap_or_default();
+        if self.evidence.get(name).is_none_or(|e| e.rollout != r.id) {
+            let before = watched.past.front().map(|(_, then)| stable_total.since(then)).unwrap_or_default();
+            let evidence = Evidence::begin(r.id.clone(), r.phase, &a, &before, watched.divisor(), now);
             self.evidence.insert(name.clone(), evidence);
         }
         let Some(evidence) = self.evidence.get_mut(name) else { return };

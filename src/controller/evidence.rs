@@ -7,7 +7,7 @@ use crate::analysis::{AbsoluteBound, Combined, Count, Process, Rate, Settings, S
 use crate::fleet::model::Analysis;
 use crate::fleet::names::{Millis, RolloutId};
 use crate::rollout::world::Verdict;
-use crate::text::Safe;
+use crate::text::{Safe, thousands};
 use crate::traffic::Counters;
 
 /// Answers of stable that must have been timed before a threshold is taken from them.
@@ -16,9 +16,6 @@ const LEAST_TIMED: u64 = 200;
 const SLACK_US: u64 = 5_000;
 /// The candidate's first answers may be slow.
 const WARM_UP: Millis = Millis::secs(30);
-/// How many points more of the candidate's answers may be slow.
-const MEDIAN_TOLERANCE: &str = "5%";
-const TAIL_TOLERANCE: &str = "2%";
 /// Evidence (as its logarithm) below which there is nothing worth saying: twice as likely one way as the other.
 const WORTH_SAYING: f64 = 0.7;
 
@@ -36,7 +33,6 @@ enum Bad {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Metric {
     bad: Bad,
-    settings: Settings,
     whole: Process,
     here: Process,
     counted: Tick,
@@ -44,8 +40,8 @@ struct Metric {
 
 impl Metric {
     fn new(bad: Bad, settings: Settings) -> Self {
-        let process = || Process::new(settings);
-        Self { bad, settings, whole: process(), here: process(), counted: Tick::default() }
+        let process = Process::new(settings);
+        Self { bad, whole: process.clone(), here: process, counted: Tick::default() }
     }
 
     fn count(&self, did: &Counters) -> Count {
@@ -101,9 +97,8 @@ impl Evidence {
         let mut metrics = vec![Metric::new(Bad::Failed, settings(a.tolerance, failures))];
         let timed = before.latency.count();
         if a.latency && timed >= LEAST_TIMED {
-            for (quantile, tolerance) in [(0.5, MEDIAN_TOLERANCE), (0.95, TAIL_TOLERANCE)] {
+            for (quantile, tolerance) in [(0.5, Rate::SLOWER_MEDIAN), (0.95, Rate::SLOWER_TAIL)] {
                 let Some(us) = before.latency.quantile_us(quantile) else { continue };
-                let Ok(tolerance) = tolerance.parse::<Rate>() else { continue };
                 let us = us.saturating_add(SLACK_US);
                 let slow = Count::new(timed, before.latency.above(us));
                 metrics.push(Metric::new(Bad::Slower(us), settings(tolerance, slow)));
@@ -136,11 +131,9 @@ impl Evidence {
         for m in &mut self.metrics {
             m.whole.close(t);
             // Everything that was learnt of stable is known when the next share begins.
-            let history = Count::new(
-                m.settings.history.n + m.counted.stable.n,
-                m.settings.history.bad + m.counted.stable.bad,
-            );
-            m.here = Process::new(Settings { history, ..m.settings });
+            let mut settings = *m.whole.settings();
+            settings.history.add(m.counted.stable);
+            m.here = Process::new(settings);
         }
         (self.phase, self.phase_began) = (phase, now);
         self.here = Combined::new(a.alpha, Rate::ALPHA_PASS);
@@ -177,8 +170,8 @@ impl Evidence {
         }
         self.whole.look(self.metrics.iter().map(|m| &m.whole));
         self.here.look(self.metrics.iter().map(|m| &m.here));
-        let failing =
-            self.metrics.iter().filter(|m| m.bad == Bad::Failed).find_map(|m| m.whole.holding_since());
+        // Failures come first; slow answers alone are no reason to hold.
+        let failing = self.metrics.first().and_then(|m| m.whole.holding_since());
         self.stable_fails = failing.map(|_| self.stable_fails.unwrap_or(now));
         self.looked = now;
     }
@@ -243,7 +236,7 @@ impl Evidence {
 
     /// Why counts mean less than they seem to.
     fn together(&self) -> String {
-        match self.metrics.first().map_or(1.0, |m| m.settings.divisor) {
+        match self.metrics.first().map_or(1.0, |m| m.whole.settings().divisor) {
             d if d >= 1.05 => {
                 let text = format!("{d:.1}");
                 let text = text.strip_suffix(".0").unwrap_or(&text);
@@ -278,7 +271,7 @@ impl Evidence {
             of(candidate),
             of(stable),
             sure(self.whole.log_fail()),
-            points(m.settings.tolerance.fraction())
+            points(m.whole.settings().tolerance.fraction())
         )
     }
 }
@@ -291,19 +284,6 @@ fn seconds(now: Millis, began: Millis) -> f64 {
 /// `12 of 9,120`
 fn of(c: Count) -> String {
     format!("{} of {}", thousands(c.bad.min(c.n)), thousands(c.n))
-}
-
-/// `9,120`
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (at, c) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// How sure evidence makes: the chance of this much of it without a cause, at any time at all, is at most one in `e^log`.

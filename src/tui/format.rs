@@ -1,5 +1,7 @@
 //! Numbers and times as people read them on a narrow screen.
 
+pub use crate::text::thousands;
+
 /// `12:04:31` of a wall clock in milliseconds since 1970, UTC: what servers log in, and the same for all watchers.
 #[must_use]
 pub fn clock(ms: u64) -> String {
@@ -107,20 +109,6 @@ pub fn bytes(n: u64) -> String {
         }
     }
     format!("{n}B")
-}
-
-/// `9,120`
-#[must_use]
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (k, c) in digits.chars().enumerate() {
-        if k > 0 && (digits.len() - k).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
 }
 
 /// `1 host`, `3 hosts`.

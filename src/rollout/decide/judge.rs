@@ -21,6 +21,11 @@ pub fn judged(service: &ServiceState, r: &Rollout) -> Option<Analysis> {
     service.spec.analysis.filter(|_| compared && !service.spec.proxies.is_empty())
 }
 
+/// The same, where something is done about what it says.
+fn acting(service: &ServiceState, r: &Rollout) -> Option<Analysis> {
+    judged(service, r).filter(|a| !a.dry_run)
+}
+
 /// What the analysis says of this rollout.
 #[must_use]
 pub fn verdict<'a>(service: &ServiceState, r: &Rollout, obs: &'a Observed) -> Option<&'a Verdict> {
@@ -43,15 +48,13 @@ pub(super) fn news(service: &ServiceState, r: &Rollout, obs: &Observed) -> Optio
 
 /// Why the candidate has failed by what its requests came to.
 pub(super) fn failed(service: &ServiceState, r: &Rollout, obs: &Observed) -> Option<Safe> {
-    let acts = judged(service, r).is_some_and(|a| !a.dry_run) && !r.overruled;
-    let v = verdict(service, r, obs).filter(|v| acts && v.state == analysis::State::Fail)?;
-    Some(v.words.clone())
+    acting(service, r).filter(|_| !r.overruled)?;
+    verdict(service, r, obs).filter(|v| v.state == analysis::State::Fail).map(|v| v.words.clone())
 }
 
 /// Whether stable fails by itself: sending everything back to it would help nobody.
 pub(super) fn stable_fails(service: &ServiceState, r: &Rollout, obs: &Observed) -> bool {
-    let acts = judged(service, r).is_some_and(|a| !a.dry_run);
-    acts && verdict(service, r, obs).is_some_and(|v| v.stable_fails.is_some())
+    acting(service, r).is_some() && verdict(service, r, obs).is_some_and(|v| v.stable_fails.is_some())
 }
 
 /// Whether the gate of the phase is open: passed at this share, and watched there for the soak time.
@@ -76,7 +79,7 @@ pub(super) fn ends_pauses(
     settled_at: Millis,
     now: Millis,
 ) -> bool {
-    judged(service, r).is_some_and(|a| a.early && !a.dry_run) && passed(service, r, obs, settled_at, now)
+    acting(service, r).is_some_and(|a| a.early) && passed(service, r, obs, settled_at, now)
 }
 
 /// Time until the soak is over.
@@ -92,7 +95,7 @@ pub(super) fn soak_left(
 
 /// A pause, when stable has failed for too long, or no verdict came in time and nothing else is waited for.
 pub(super) fn pauses(service: &ServiceState, r: &Rollout, obs: &Observed, now: Millis) -> Option<Fact> {
-    let a = judged(service, r).filter(|a| !a.dry_run && r.status == Status::Running)?;
+    let a = acting(service, r).filter(|_| r.status == Status::Running)?;
     let v = verdict(service, r, obs);
     let pause = |reason: String| {
         let (service, rollout) = (service.spec.name.clone(), r.id.clone());
@@ -125,12 +128,7 @@ pub(super) fn made_safe(service: &ServiceState, r: &Rollout, obs: &Observed, now
     (had_any && r.made_safe.is_none()).then(|| Fact::MadeSafe {
         service: service.spec.name.clone(),
         rollout: r.id.clone(),
-        since_bad: obs
-            .verdicts
-            .get(&service.spec.name)
-            .filter(|v| v.rollout == r.id)
-            .and_then(|v| v.first_bad)
-            .map(|at| now.since(at)),
+        since_bad: verdict(service, r, obs).and_then(|v| v.first_bad).map(|at| now.since(at)),
         since_abort: now.since(r.abort_at),
     })
 }
