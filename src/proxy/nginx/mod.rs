@@ -91,6 +91,10 @@ struct Known {
 }
 
 impl Known {
+    fn loaded(&self, worker: &Worker) -> Option<String> {
+        self.loaded.get(&(worker.pid, worker.started)).cloned()
+    }
+
     fn routes(&self, generation: &str) -> Option<&Arc<Vec<Route>>> {
         self.routes.iter().find(|(g, _)| g == generation).map(|(_, routes)| routes)
     }
@@ -286,12 +290,13 @@ impl Proxy for Nginx {
 
     async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError> {
         drop(self.one.lock().await);
-        let (master, seen) = self.look().await?;
-        let uid = seen.first().map_or(0, |(w, _)| w.uid);
-        let in_flight = process::connections(master, uid)
+        let now = self.look().await?;
+        let uid = now.current.first().map_or(0, |(w, _)| w.uid);
+        let mut in_flight = process::connections(now.master, uid)
             .map_err(|e| self.unknown(&format!("cannot look at nginx's connections: {e}")))?;
+        self.held_by_old_workers(&now, &mut in_flight)?;
         let mut by_generation: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
-        for (worker, loaded) in seen {
+        for (worker, loaded) in now.current {
             by_generation.entry(loaded).or_default().push(worker.pid);
         }
         let mut out: BTreeMap<ServiceName, RouteReadback> = BTreeMap::new();
@@ -325,8 +330,8 @@ impl Proxy for Nginx {
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
         let mut out = self.logged();
-        let (_, seen) = self.look().await?;
-        for generation in seen.into_iter().filter_map(|(_, g)| g).collect::<BTreeSet<_>>() {
+        let now = self.look().await?;
+        for generation in now.current.into_iter().filter_map(|(_, g)| g).collect::<BTreeSet<_>>() {
             // Whoever was not asked for anything yet is there all the same.
             let routes = self.routes(&generation)?.unwrap_or_default();
             for route in routes.iter() {
