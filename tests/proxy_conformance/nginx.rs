@@ -388,6 +388,8 @@ async fn what_the_workers_cannot_see_is_not_in_force() {
     let store = h.path().join("own/shop_web.shares");
     std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert!(!h.read().await.serves(&want));
+    let error = h.apply(&want, Direction::Up).await.unwrap_err();
+    assert!(matches!(&error, ProxyError::Refused(m) if m.as_str().contains("do not see")), "{error:?}");
     let before = b.hits();
     requests(h.listen, 80).await;
     assert_eq!(b.hits(), before, "what cannot be seen leads to stable");

@@ -233,7 +233,7 @@ impl Proxy for Nginx {
     fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         let there = self.check_owner()?;
-        self.io(fs::create_dir_all(dir), "make", dir)?;
+        self.io(files::readable_dir(dir), "make", dir)?;
         for service in services {
             let link = shares::link(dir, fleet, service);
             for ready in shares::ready() {
@@ -277,15 +277,26 @@ impl Proxy for Nginx {
         {
             return Err(self.refused(&why));
         }
-        self.io(fs::create_dir_all(&self.settings.dir), "make", &self.settings.dir)?;
+        self.io(files::readable_dir(&self.settings.dir), "make", &self.settings.dir)?;
         let rendered = self.render(routes, &[])?;
         if direction == Direction::Back {
             // In force without nginx's doing anything, whatever becomes of the rest.
             self.set_shares(routes, &rendered)?;
-            return self.load(routes, &rendered).await;
+            self.load(routes, &rendered).await?;
+        } else {
+            self.load(routes, &rendered).await?;
+            self.set_shares(routes, &rendered)?;
         }
-        self.load(routes, &rendered).await?;
-        self.set_shares(routes, &rendered)
+        for route in &rendered.routes {
+            if self.shares(route).await?.is_none() {
+                return Err(self.refused(&format!(
+                    "nginx's workers do not see the shares in {}; the user they run as must be allowed to look into it \
+                     and into every directory above",
+                    shares::link(&self.settings.dir, &self.fleet, &route.service).display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError> {
