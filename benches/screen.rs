@@ -169,7 +169,8 @@ impl Cockpit {
         });
         // The instances are the last thing that the first picture needs.
         let screen = || {
-            let mut terminal = vt100::Parser::new(24, 80, 0);
+            let size = |n: u16| std::num::NonZero::new(n).unwrap();
+            let mut terminal = vt100::Parser::new(size(24), size(80), 0);
             terminal.process(&shown.lock().unwrap());
             terminal.screen().contents()
         };
