@@ -18,8 +18,10 @@ mod palette;
 mod pen;
 mod rollout;
 mod services;
+mod sparks;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod welcome;
 
 use ratatui::buffer::Buffer;
@@ -224,6 +226,11 @@ pub fn clocks(model: &Model) -> String {
         out.push_str(&format::countdown(left));
     }
     let rollout = model.service_view().and_then(|s| s.rollout.as_ref());
+    out.extend(rollout.map(|r| timeline::lasts(model, r)));
+    if sparks::any(model) {
+        // One point more.
+        out.push_str(&crate::api::step(model.wall_ms).to_string());
+    }
     let empty = rollout.iter().flat_map(|r| &r.empty).map(|e| e.since_ms);
     let compared = rollout.and_then(|r| r.comparison.as_ref()).filter(|c| !c.over).map(|c| c.since_ms);
     for since in empty.chain(compared) {
