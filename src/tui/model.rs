@@ -60,15 +60,15 @@ impl Pane {
     /// All, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Services, Self::Rollout, Self::Fleet, Self::Health, Self::Events];
 
-    /// Its key and title: `1` and `services`, and so on.
+    /// Its title.
     #[must_use]
-    pub fn title(self) -> (char, &'static str) {
+    pub fn title(self) -> &'static str {
         match self {
-            Self::Services => ('1', "services"),
-            Self::Rollout => ('2', "rollout"),
-            Self::Fleet => ('3', "fleet"),
-            Self::Health => ('4', "health"),
-            Self::Events => ('5', "events"),
+            Self::Services => "services",
+            Self::Rollout => "rollout",
+            Self::Fleet => "fleet",
+            Self::Health => "health",
+            Self::Events => "events",
         }
     }
 }

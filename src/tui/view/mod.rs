@@ -30,6 +30,7 @@ use ratatui::style::Color;
 
 use super::filter::List;
 use super::format;
+use super::keys::Action;
 use super::model::{Link, Loudness, Model, Notice, Overlay, Pane};
 use super::theme::{Theme, Tone};
 use pen::Pen;
@@ -326,11 +327,13 @@ fn frame(
     let mut inner = area;
     let row = cut_top(&mut inner, 1);
     let focused = model.focus == pane && model.logs.is_none();
-    let (number, name) = pane.title();
+    let (key, name) = (model.keys.key(Action::Focus(pane)), pane.title());
+    // One that has no key has a name, which is there already.
+    let title = if key.starts_with(':') { format!(" {name} ") } else { format!(" {key} {name} ") };
     let mut pen = Pen::new(buf, theme, row, 0);
     pen.fill(g.rule, 1, Tone::Dim);
     let tone = if focused { Tone::Selected } else { Tone::Strong };
-    pen.text(&format!(" {number} {name} "), tone);
+    pen.text(&title, tone);
     for (text, tone) in text {
         pen.text(text, *tone);
     }

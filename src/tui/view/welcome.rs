@@ -20,19 +20,18 @@ pub(super) fn draw(model: &Model, theme: &Theme, body: Rect, buf: &mut Buffer) {
     pen.text("any key goes on ", Tone::Key);
     let rest = pen.room();
     pen.fill(g.rule, rest, Tone::Accent);
+    let key = |action| model.keys.key(action);
     for pane in Pane::ALL {
-        let (number, name) = pane.title();
         let line = model.keys.lines().iter().find(|b| b.action == Action::Focus(pane));
         let about = line.map_or("", |b| b.help.trim_start_matches("pane: "));
         let row = super::cut_top(&mut area, 1);
         let mut pen = Pen::new(buf, theme, row, 0);
         pen.skip(1)
-            .text(&format!("{number} "), Tone::Key)
-            .column(name, 9, Tone::Strong)
+            .text(&format!("{} ", key(Action::Focus(pane))), Tone::Key)
+            .column(pane.title(), 9, Tone::Strong)
             .text(about, Tone::Plain);
     }
     let row = super::cut_top(&mut area, 1);
-    let key = |action| model.keys.key(action);
     let verbs = if model.steers() {
         format!("{} y aborts, from anywhere; ", key(Action::Abort))
     } else {
