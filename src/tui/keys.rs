@@ -366,7 +366,12 @@ pub fn bar(model: &Model) -> Vec<&'static Binding> {
         .lines()
         .iter()
         .filter(|b| b.exists(model.read_only))
-        .filter(|b| b.bar > 0 && b.contexts.contains(&context) && possible(model, b.action).is_ok())
+        .filter(|b| {
+            b.bar > 0
+                && !b.keys.is_empty()
+                && b.contexts.contains(&context)
+                && possible(model, b.action).is_ok()
+        })
         .collect()
 }
 

@@ -212,6 +212,11 @@ impl Model {
         };
         order.sort_by(|a, b| first(a, b).then_with(|| key(a).cmp(&key(b))));
         self.tree.order = order;
+        self.regrow();
+    }
+
+    /// The same instances in the same order, folded another way.
+    pub(super) fn regrow(&mut self) {
         self.grow();
         // The selection follows the instance, not the line it was on.
         let at = self.selected_row();

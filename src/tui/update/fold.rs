@@ -18,13 +18,15 @@ pub(super) fn tree(model: &mut Model) {
     }
     model.tree.on = !model.tree.on;
     model.tree.chosen = None;
-    changed(model);
+    model.focus = Pane::Fleet;
+    // The order is another one.
+    model.rows_stale = true;
+    model.settle();
 }
 
 fn changed(model: &mut Model) {
     model.focus = Pane::Fleet;
-    model.rows_stale = true;
-    model.settle();
+    model.regrow();
 }
 
 fn set(model: &mut Model, key: Key, folded: bool) {
