@@ -328,6 +328,8 @@ mod tests {
         // A minute's pause, and a second between the two probes of each of three batches (1, 2, 4 instances).
         assert_eq!(o.at_least, Millis::secs(63));
         assert_eq!(o.takes(), "at least 1m3s, and until promoted at 50%");
+        let each = plan(&s, true).phases.iter().map(|p| gated(&s, p).0 / 1000).collect::<Vec<_>>();
+        assert_eq!(each, [0, 60, 0, 0]);
         assert_eq!(o.way_back, WayBack::AtOnce(s.keep));
         assert_eq!(o.way_back.text(), "instant: one weight change, until 1m after it has ended");
         let said = o.not_promised.join("\n");
