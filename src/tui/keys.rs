@@ -10,6 +10,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use crate::api::VerbKind;
 
 use super::dialog::{self, Ask, Dialog};
+use super::filter::List;
 use super::model::{Model, Overlay, Pane};
 pub use table::TABLE;
 
@@ -101,6 +102,16 @@ pub enum Action {
     Deploy,
     /// Open the log pane.
     Logs,
+    /// The logs of all instances of a version.
+    LogsOfVersion,
+    /// The logs of all instances of a service.
+    LogsOfService,
+    /// From an instance's logs to those of its version, then of its service, then back.
+    Widen,
+    /// To the next line that the filter finds, with all lines around it.
+    NextMatch,
+    /// To the one before.
+    PreviousMatch,
     /// Type a filter.
     Filter,
     /// Type a command.
@@ -291,14 +302,17 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
         Action::Rollback => verb(VerbKind::Rollback),
         Action::Retry => verb(VerbKind::Retry),
         Action::Deploy => verb(VerbKind::Deploy),
-        Action::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
+        Action::Widen | Action::NextMatch | Action::PreviousMatch if model.logs.is_none() => {
+            Err("open logs first".into())
+        }
+        Action::Logs | Action::LogsOfVersion | Action::LogsOfService | Action::Widen => {
+            logs_of(model, action)
+        }
+        Action::NextMatch | Action::PreviousMatch if !model.filters.of(List::Logs).finds() => {
+            Err("nothing is searched for: / first, then n goes through what it finds".into())
+        }
         Action::Copy if model.selected().is_none() => Err("nothing is selected that could be copied".into()),
         Action::Details if model.instance_view().is_none() => Err("no instance is selected".into()),
-        Action::Logs => match (model.live(), model.instance_view()) {
-            (true, Some(_)) => Ok(()),
-            (true, None) => Err("no instance is selected".into()),
-            (false, _) => Err("logs come from the controller, which is lost".into()),
-        },
         Action::Confirm => match &model.overlay {
             Overlay::Dialog(d) if d.moved_on(model).is_some() => {
                 Err("it has changed since you opened this".into())
@@ -307,6 +321,20 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
             _ => Ok(()),
         },
         _ => Ok(()),
+    }
+}
+
+/// Whether there are logs to show now, and whose they are.
+fn logs_of(model: &Model, action: Action) -> Result<(), String> {
+    if model.replay.is_some() {
+        return Err("logs are not recorded".into());
+    }
+    if !model.live() {
+        return Err("logs come from the controller, which is lost".into());
+    }
+    match model.logs_of(action) {
+        Some(_) => Ok(()),
+        None => Err("there is no instance yet whose logs could be shown".into()),
     }
 }
 

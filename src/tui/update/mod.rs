@@ -4,17 +4,18 @@ mod act;
 mod ask;
 mod calm;
 mod command;
+mod logs;
 #[cfg(test)]
 mod tests;
 
-use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, LogEntry, Verb, VerbReply};
+use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, MergedLog, Verb, VerbReply};
 use crate::client::{ClientError, Update};
 use crate::text::Safe;
 
 use super::dialog::{self, Ask};
-use super::filter::List;
 use super::keys::Key;
-use super::model::{LOG_CHARS, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
+use super::logs::Whose;
+use super::model::{Link, Loudness, Model, Notice, Overlay, Planned, sentence};
 use super::palette::Palette;
 
 /// How long a notice stays that nobody has to act on.
@@ -68,7 +69,7 @@ pub enum Msg {
         /// Of which opening of the pane.
         generation: u64,
         /// The lines, oldest first.
-        lines: Vec<LogEntry>,
+        lines: Vec<MergedLog>,
     },
     /// No more log lines come.
     LogEnd {
@@ -111,12 +112,14 @@ pub enum Cmd {
         /// Version.
         version: String,
     },
-    /// Follow an instance's logs, in place of any other's.
+    /// Follow logs, in place of any others.
     Follow {
         /// To be given back with each line.
         generation: u64,
         /// Whose.
-        instance: Safe,
+        whose: Whose,
+        /// Lines to begin with, of each instance.
+        tail: u32,
     },
     /// Put a text into the clipboard of the terminal.
     Copy(String),
@@ -193,7 +196,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             vec![]
         }
         Msg::Log { generation, lines } => {
-            log(model, generation, lines);
+            logs::came(model, generation, lines);
             vec![]
         }
         Msg::LogEnd { generation, why } => {
@@ -255,7 +258,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             model.settle();
             if back {
                 tell(model, Loudness::Good, "the controller is back; this is current again");
-                return act::follow_again(model);
+                return logs::follow_again(model);
             }
             vec![]
         }
@@ -347,19 +350,6 @@ fn answered(model: &mut Model, id: u64, result: Result<VerbReply, ClientError>) 
             tell(model, Loudness::Bad, format!("{}: {}", pending.what, sentence(&e)));
         }
         Err(e) => tell(model, Loudness::Bad, format!("{} NOT done: {}", pending.what, sentence(&e))),
-    }
-}
-
-fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
-    let filter = model.filters.of(List::Logs);
-    let Some(logs) = model.logs.as_mut().filter(|l| l.generation == generation) else { return };
-    for line in lines {
-        let text = if line.text.as_str().len() > LOG_CHARS {
-            Safe::capped(line.text.as_str(), LOG_CHARS)
-        } else {
-            line.text
-        };
-        logs.push(LogEntry { text, ..line }, filter);
     }
 }
 

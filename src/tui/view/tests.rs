@@ -1,3 +1,5 @@
+mod logs;
+
 use proptest::prelude::*;
 use ratatui::style::{Color, Modifier};
 

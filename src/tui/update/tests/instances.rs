@@ -138,7 +138,7 @@ fn what_is_selected_is_copied_and_that_is_said() {
     let Some(Cmd::Follow { generation, .. }) = cmds.first() else { panic!("{cmds:?}") };
     assert_eq!(rig.key(Key::Char('c')), [], "no line yet");
     assert!(rig.notice().contains("nothing is selected"), "{}", rig.notice());
-    let line = |n: usize| LogEntry { stderr: false, text: format!("line {n}").into() };
+    let line = |n: usize| logs::line(format!("line {n}"));
     rig.send(Msg::Log { generation: *generation, lines: (0..9).map(line).collect() });
     rig.key(Key::Up);
     assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy("line 7".into())]);
