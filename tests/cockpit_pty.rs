@@ -577,6 +577,15 @@ fn logs_are_followed_and_abort_works_from_there() {
 }
 
 #[test]
+fn the_journal_is_read_further_back() {
+    let mut c = Cockpit::open(fixture::canary());
+    c.key(b":journal\r");
+    c.wait_for("the page before the picture", |s| {
+        s.contains("the very first event") && s.contains("all there is")
+    });
+}
+
+#[test]
 fn ctrl_z_gives_the_terminal_back_and_fg_takes_it_again() {
     let mut c = Cockpit::open(fixture::canary());
     c.key(b"\x1a");

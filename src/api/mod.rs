@@ -12,6 +12,7 @@
 //! | `GET /v1/services/{service}/plan?version=V&fleet_file=F&fleet_hash=H&resolve=BOOL` | | [`PlanView`]; with `resolve` only for a version that the hosts or a registry have |
 //! | `GET /v1/instances/{id}` | | [`InstanceDetails`] |
 //! | `GET /v1/history?service=S&limit=N` | | [`History`] |
+//! | `GET /v1/journal?before=SEQ&limit=N` | | [`JournalPage`]: the last N events (500 at most) before a fact, or of all |
 //! | `GET /v1/rollouts/{id}` | | [`Story`] |
 //! | `GET /v1/rollouts/{id}/recording` | | [`Frame`] a line, as JSON: first a snapshot |
 //! | `POST /v1/stop` | | the controller ends; rollouts wait for the next one |
@@ -32,7 +33,7 @@ use serde::{Deserialize, Serialize};
 pub use compare::{ComparisonView, Finding, Interval, MeasuredView, wilson};
 pub use delta::{Change, Delta, TAIL};
 pub use details::InstanceDetails;
-pub use history::{History, Past, PastAct, PastCount, PastDowntime, PastPhase, Story};
+pub use history::{History, JournalPage, Past, PastAct, PastCount, PastDowntime, PastPhase, Story};
 pub use log::{LogEntry, MergedLog};
 pub use recording::{Frame, Shown};
 pub use report::{PlanHost, PlanPhase, PlanReport, plan_report};

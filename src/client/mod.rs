@@ -15,8 +15,8 @@ use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    API_VERSION, ApiError, Delta, FleetRequest, Frame, Hello, History, InstanceDetails, LogEntry, MergedLog,
-    PlanView, Snapshot, Story, Verb, VerbReply, VerbRequest,
+    API_VERSION, ApiError, Delta, FleetRequest, Frame, Hello, History, InstanceDetails, JournalPage,
+    LogEntry, MergedLog, PlanView, Snapshot, Story, Verb, VerbReply, VerbRequest,
 };
 use crate::text::Safe;
 
@@ -193,6 +193,15 @@ impl Client {
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", service);
         }
+        self.ask(Method::GET, url, None::<&()>, ACT).await
+    }
+
+    /// The last `limit` events before a fact of the journal.
+    pub async fn journal(&self, before: u64, limit: u32) -> Result<JournalPage, ClientError> {
+        let mut url = self.url(&["v1", "journal"]);
+        url.query_pairs_mut()
+            .append_pair("before", &before.to_string())
+            .append_pair("limit", &limit.to_string());
         self.ask(Method::GET, url, None::<&()>, ACT).await
     }
 

@@ -32,8 +32,8 @@ use super::samples;
 use super::secrets::Identity;
 use super::view;
 use crate::api::{
-    ApiError, Delta, ErrorCode, FleetRequest, Hello, History, InstanceDetails, PlanView, RolloutStatus,
-    Snapshot, Story, Verb, VerbReply, VerbRequest,
+    ApiError, Delta, ErrorCode, FleetRequest, Hello, History, InstanceDetails, JournalPage, PlanView,
+    RolloutStatus, Snapshot, Story, Verb, VerbReply, VerbRequest,
 };
 use crate::engine::Engine;
 use crate::fleet::model::Fleet;
@@ -115,6 +115,7 @@ pub async fn serve(listener: UnixListener, server: Server) -> std::io::Result<()
         .route("/v1/instances/{id}/logs", get(logs::one))
         .route("/v1/services/{service}/logs", get(logs::merged))
         .route("/v1/history", get(history))
+        .route("/v1/journal", get(journal))
         .route("/v1/rollouts/{id}", get(story))
         .route("/v1/rollouts/{id}/recording", get(recording))
         .route("/v1/up", post(up))
@@ -421,6 +422,17 @@ async fn history(Shared(s): Shared<Server>, Query(q): Query<HistoryQuery>) -> An
         }),
         _ => Ok(Json(past)),
     }
+}
+
+#[derive(Deserialize)]
+struct JournalQuery {
+    before: Option<u64>,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+async fn journal(Shared(s): Shared<Server>, Query(q): Query<JournalQuery>) -> Answer<JournalPage> {
+    s.history.journal(q.before, q.limit).await.map(Json).map_err(|e| unreadable(&e))
 }
 
 async fn story(Shared(s): Shared<Server>, UrlPath(id): UrlPath<String>) -> Answer<Story> {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::End;
 use super::clipboard::Between;
+use super::journal::PAGE;
 use super::keys::Key;
 use super::link::Link;
 use super::logs::Whose;
@@ -317,6 +318,16 @@ impl App {
                         Some(client) => client.details(instance.as_str()).await,
                     };
                     let _ = news.send(Msg::Details { instance, result: result.map(Box::new) }).await;
+                });
+            }
+            Cmd::Journal { before } => {
+                let socket = self.link.socket.clone();
+                self.jobs.spawn(async move {
+                    let result = match client {
+                        None => Err(nobody(socket)),
+                        Some(client) => client.journal(before, PAGE).await,
+                    };
+                    let _ = news.send(Msg::Journal(result)).await;
                 });
             }
             Cmd::Unfollow => self.stop_log(),

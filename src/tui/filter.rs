@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn what_it_finds_is_where_it_is_whatever_the_case_and_nothing_where_it_leaves_out() {
         let spans = |text: &str, line: &str| -> Vec<String> {
-            filter(text).spans(line).map(|r| line[r].to_owned()).collect()
+            filter(text).spans(line).map(|r| line.get(r).unwrap().to_owned()).collect()
         };
         assert_eq!(spans("err", "ERR 서비스 err Err"), ["ERR", "err", "Err"]);
         assert_eq!(spans("ERR", "ERR err"), ["ERR"]);

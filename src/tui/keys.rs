@@ -132,6 +132,8 @@ pub enum Action {
     Sort,
     /// Sort the other way round.
     Reverse,
+    /// The events pane on the whole screen.
+    Journal,
     /// Give the focused pane the whole screen, or take it back.
     Zoom,
     /// Open or close the help page.

@@ -12,6 +12,7 @@ use crate::text::Safe;
 use super::dialog::Dialog;
 use super::filter::{Filters, List};
 use super::format;
+use super::journal::Journal;
 use super::logs::Logs;
 use super::palette::Palette;
 use super::rows::Sort;
@@ -250,6 +251,8 @@ pub struct Model {
     pub filtering: Option<List>,
     /// Probes scrolled back.
     pub health_back: usize,
+    /// What happened before the events of the snapshot.
+    pub journal: Journal,
     /// Events scrolled back.
     pub events_back: usize,
 

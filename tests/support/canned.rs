@@ -12,8 +12,8 @@ use axum::{Json, Router};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use pilothouse::api::{
-    ApiError, Change, Delta, ErrorCode, EventView, LogEntry, MergedLog, Role, RolloutStatus, Snapshot, Verb,
-    VerbKind, VerbReply, VerbRequest,
+    ApiError, Change, Delta, ErrorCode, EventView, JournalPage, LogEntry, MergedLog, Role, RolloutStatus,
+    Snapshot, Verb, VerbKind, VerbReply, VerbRequest,
 };
 use pilothouse::text::Safe;
 use pilothouse::tui::fixture;
@@ -89,6 +89,7 @@ impl Canned {
             .route("/v1/instances/{id}", get(|| async { Json(fixture::details()) }))
             .route("/v1/instances/{id}/logs", get(logs))
             .route("/v1/services/{service}/logs", get(merged))
+            .route("/v1/journal", get(journal))
             .with_state(self);
         axum::serve(listener, app).await.unwrap();
     }
@@ -197,4 +198,10 @@ async fn merged() -> Body {
     let first = serde_json::to_string(&MergedLog::Reads { instances: 2, of: 2 }).unwrap() + "\n";
     let first = stream::once(async { Ok(Bytes::from(first)) });
     Body::from_stream(first.chain(stream::iter(lines)).chain(stream::pending()))
+}
+
+/// The one page before the picture.
+async fn journal() -> Json<JournalPage> {
+    let event = EventView { seq: 1, text: "the very first event".into(), ..EventView::default() };
+    Json(JournalPage { events: vec![event], before: None })
 }

@@ -103,6 +103,7 @@ pub const TABLE: &[Binding] = &[
     bind(&[], ":details", "", "details of the selected instance: image, ports, names in its environment, exits", A::Details, PANES, G::Look, 0).named(&["details"]),
     bind(&[K::Esc, K::Char('q'), K::Enter], "Esc", "back", "", A::Back, &[C::Details], G::Answer, 2),
     bind(&[K::Char('z')], "z", "", "give the focused pane the whole screen, or take it back", A::Zoom, PANES, G::Look, 0).named(&["zoom"]),
+    bind(&[], ":journal", "", "events on the whole screen: scrolling back goes through all that ever happened", A::Journal, BOARD, G::Look, 0).named(&["journal"]),
     bind(&[K::Char('o')], "o", "", "sort instances by the next column", A::Sort, PANES, G::Look, 0).named(&["sort"]),
     bind(&[], ":theme", "", "other colours: dark, light, contrast, colour-blind, 16, none", A::Theme, MOVES, G::Look, 0).named(&["theme"]),
     bind(&[], ":reverse", "", "sort the other way round", A::Reverse, PANES, G::Look, 0).named(&["reverse"]),

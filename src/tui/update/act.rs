@@ -84,6 +84,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         }
         Action::Sort => sort(model, model.sort.next()),
         Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
+        Action::Journal => (model.focus, model.zoom) = (Pane::Events, true),
         Action::Open | Action::Zoom => model.zoom = !model.zoom,
         Action::Help => {
             let open = matches!(model.overlay, Overlay::Help(_));

@@ -4,15 +4,17 @@ mod act;
 mod ask;
 mod calm;
 mod command;
+mod journal;
 mod logs;
 #[cfg(test)]
 mod tests;
 
-use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, MergedLog, Verb, VerbReply};
+use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, JournalPage, MergedLog, Verb, VerbReply};
 use crate::client::{ClientError, Update};
 use crate::text::Safe;
 
 use super::dialog::{self, Ask};
+use super::journal::Journal;
 use super::keys::Key;
 use super::logs::Whose;
 use super::model::{Link, Loudness, Model, Notice, Overlay, Planned, sentence};
@@ -85,6 +87,8 @@ pub enum Msg {
         /// What came back.
         result: Result<Box<InstanceDetails>, ClientError>,
     },
+    /// A part of the journal.
+    Journal(Result<JournalPage, ClientError>),
     /// Something to tell the operator.
     Tell(Loudness, Safe),
 }
@@ -130,6 +134,11 @@ pub enum Cmd {
         /// Which.
         instance: Safe,
     },
+    /// Ask for the events before a fact; [`Msg::Journal`] follows.
+    Journal {
+        /// Which fact.
+        before: u64,
+    },
     /// A delta was missed: subscribe again.
     Resubscribe,
     /// Go back to the shell until continued.
@@ -169,7 +178,9 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
     model.settle();
     let cmds = match msg {
         Msg::Key(key) => {
-            let cmds = act::key(model, key);
+            let mut cmds = act::key(model, key);
+            model.settle();
+            cmds.extend(journal::more(model));
             model.input_ms = Some(model.now_ms);
             cmds
         }
@@ -213,6 +224,10 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             }
             vec![]
         }
+        Msg::Journal(result) => {
+            journal::came(model, result);
+            journal::more(model).into_iter().collect()
+        }
         Msg::Tell(loudness, text) => {
             tell(model, loudness, text);
             vec![]
@@ -250,6 +265,8 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             for s in &snapshot.services {
                 model.service_ms.insert(s.name.clone(), model.now_ms);
             }
+            // Nobody knows what happened between the two.
+            model.journal = Journal::default();
             model.snapshot = Some(snapshot);
             model.link = Link::Live;
             model.rows_stale = true;
@@ -264,6 +281,8 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
         }
         Update::Delta(delta) => {
             let shown = !delta.changes.is_empty();
+            let new = delta.changes.iter().filter(|c| matches!(c, Change::Event(_))).count();
+            let leaving = journal::may_slide(model, new);
             let mut events = 0;
             let mut probes = 0;
             let mut cmds = Vec::new();
@@ -295,9 +314,11 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             if !model.snapshot.as_mut().is_some_and(|s| s.apply(delta)) {
                 return vec![Cmd::Resubscribe];
             }
+            journal::slide(model, leaving);
             // Whoever has scrolled back keeps looking at the same lines.
             if model.events_back > 0 {
-                model.events_back += events;
+                let most = model.events().len().saturating_sub(1);
+                model.events_back = (model.events_back + events).min(most);
             }
             if model.health_back > 0 {
                 model.health_back += probes;

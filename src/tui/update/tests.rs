@@ -1,5 +1,6 @@
 mod filters;
 mod instances;
+mod journal;
 mod logs;
 mod palette;
 

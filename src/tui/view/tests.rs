@@ -1,3 +1,4 @@
+mod journal;
 mod logs;
 
 use proptest::prelude::*;

@@ -95,7 +95,7 @@ fn enter_looks_closely_at_an_instance_and_again_when_it_was_started_again() {
 fn enter_gives_other_panes_the_screen_and_z_every_pane() {
     let mut rig = Rig::on(fixture::canary());
     rig.key(Key::Char('5'));
-    assert_eq!(rig.key(Key::Enter), []);
+    assert_eq!(rig.key(Key::Enter), [Cmd::Journal { before: 90 }], "room for what was before");
     assert!(rig.model.zoom);
     rig.key(Key::Esc);
     rig.key(Key::Char('3'));
