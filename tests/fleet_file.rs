@@ -203,6 +203,18 @@ master_socket = "/run/haproxy/master.sock"
 config = ["haproxy.cfg"]
 binary = "./bin/haproxy"
 log = "127.0.0.1:5140"
+[proxies.web]
+type = "nginx"
+dir = "generated-nginx"
+config = "nginx.conf"
+pid = "/run/web/nginx.pid"
+status = "127.0.0.1:8404"
+binary = "./bin/nginx"
+log = "[::1]:5141"
+[proxies.usual]
+type = "nginx"
+dir = "/etc/nginx/pilothouse"
+status = "127.0.0.1:8405"
 [proxies.front]
 type = "edge"
 listen = "127.0.0.1:8080"

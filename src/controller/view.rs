@@ -97,6 +97,7 @@ fn proxies(fleet: &Fleet, obs: &Observed) -> Vec<ProxyView> {
                 name: Safe::new(p.name.as_str()),
                 kind: match p.kind {
                     ProxyKind::Haproxy { .. } => "haproxy".into(),
+                    ProxyKind::Nginx { .. } => "nginx".into(),
                     ProxyKind::Edge { .. } => "edge".into(),
                 },
                 reachable: seen.is_some_and(|s| s.reachable),

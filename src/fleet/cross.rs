@@ -138,7 +138,7 @@ fn same_address(a: IpAddr, b: IpAddr) -> bool {
 fn edges(proxies: &Declared<ProxyName, Proxy>) -> impl Iterator<Item = (&ProxyName, &Span, SocketAddr)> {
     proxies.items.iter().filter_map(|(name, p)| match &p.value.kind {
         ProxyKind::Edge { listen } => Some((name, &p.span, *listen)),
-        ProxyKind::Haproxy { .. } => None,
+        ProxyKind::Haproxy { .. } | ProxyKind::Nginx { .. } => None,
     })
 }
 
@@ -146,7 +146,9 @@ fn shared_proxies(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>) {
     let mut dirs: BTreeMap<&PathBuf, &ProxyName> = BTreeMap::new();
     let mut logs: BTreeMap<SocketAddr, &ProxyName> = BTreeMap::new();
     for (name, At { value, span }) in &proxies.items {
-        let ProxyKind::Haproxy { dir, log, .. } = &value.kind else { continue };
+        let (ProxyKind::Haproxy { dir, log, .. } | ProxyKind::Nginx { dir, log, .. }) = &value.kind else {
+            continue;
+        };
         if let Some(other) = dirs.insert(dir, name) {
             let message = format!("proxies '{other}' and '{name}' have the same dir '{}'", dir.display());
             ctx.mismatch(span, &message, "give each its own: Pilothouse writes one configuration into it");
@@ -154,6 +156,14 @@ fn shared_proxies(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>) {
         if let Some(other) = log.and_then(|l| logs.insert(l, name)) {
             let message = format!("proxies '{other}' and '{name}' send their log to the same address");
             ctx.mismatch(span, &message, "give each its own port, so that their lines can be told apart");
+        }
+    }
+    let mut told: BTreeMap<SocketAddr, &ProxyName> = BTreeMap::new();
+    for (name, At { value, span }) in &proxies.items {
+        let ProxyKind::Nginx { status, .. } = &value.kind else { continue };
+        if let Some(other) = told.insert(*status, name) {
+            let message = format!("proxies '{other}' and '{name}' have the same status address {status}");
+            ctx.mismatch(span, &message, "give each its own port: only one server can listen there");
         }
     }
     let edges: Vec<_> = edges(proxies).collect();

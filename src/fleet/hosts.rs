@@ -197,16 +197,17 @@ pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<Pro
 }
 
 fn proxy_kind(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
-    const KINDS: [&str; 2] = ["haproxy", "edge"];
-    section.missing(ctx, "type", "type = \"haproxy\" (or \"edge\")");
+    const KINDS: [&str; 3] = ["haproxy", "nginx", "edge"];
+    section.missing(ctx, "type", "type = \"haproxy\" (or \"nginx\" or \"edge\")");
     let kind = section.text(ctx, "type")?;
     match kind.value {
         "haproxy" => haproxy(ctx, section),
+        "nginx" => nginx(ctx, section),
         "edge" => edge(ctx, section),
         other => {
             let fix = match nearest(other, KINDS) {
                 Some(near) => format!("write type = \"{near}\""),
-                None => "this version knows 'haproxy' and 'edge'".to_owned(),
+                None => "this version knows 'haproxy', 'nginx' and 'edge'".to_owned(),
             };
             ctx.error(&kind.span, &format!("unknown type of proxy '{other}'"), &fix);
             None
@@ -247,6 +248,43 @@ fn haproxy(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
         config: config?.value.iter().map(|f| ctx.resolve(f.value)).collect(),
         binary: binary.map_or_else(|| PathBuf::from("haproxy"), |b| program(ctx, b.value)),
         log: log.flatten().map(|a| a.value),
+    })
+}
+
+fn nginx(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
+    section.check_keys(ctx, &keys::NGINX);
+    section.missing(ctx, "dir", "dir = \"/etc/nginx/pilothouse\", a directory that Pilothouse owns");
+    section.missing(ctx, "status", "status = \"127.0.0.1:8404\", an address that nothing else uses");
+    let dir = section.path(ctx, "dir");
+    if let Some(dir) = &dir
+        && dir.value.to_string_lossy().contains(|c: char| c.is_whitespace() || "\"'$;{}\\".contains(c))
+    {
+        let message = format!("nginx cannot be told of files in '{}'", dir.value.display());
+        ctx.error(&dir.span, &message, "use a path without spaces, quotes, '$', ';', braces and backslashes");
+    }
+    let path = |ctx: &mut Ctx<'_>, key: &str, usual: &str| {
+        if section.has(key) { section.path(ctx, key).map(|p| p.value) } else { Some(PathBuf::from(usual)) }
+    };
+    let config = path(ctx, "config", "/etc/nginx/nginx.conf");
+    let pid = path(ctx, "pid", "/run/nginx.pid");
+    let binary = section.filled(ctx, "binary");
+    let mut loopback = |key: &str| {
+        let addr = socket_address(ctx, section, key)?;
+        if !addr.value.ip().is_loopback() {
+            let message = format!("'{key}'{} is not on this machine: {}", section.place(), addr.value);
+            ctx.error(&addr.span, &message, "write a loopback address, for example 127.0.0.1:8404");
+        }
+        Some(addr.value)
+    };
+    let status = loopback("status");
+    let log = if section.has("log") { Some(loopback("log")) } else { None };
+    Some(ProxyKind::Nginx {
+        dir: dir?.value,
+        config: config?,
+        pid: pid?,
+        status: status?,
+        binary: binary.map_or_else(|| PathBuf::from("nginx"), |b| program(ctx, b.value)),
+        log: log.flatten(),
     })
 }
 

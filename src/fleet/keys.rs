@@ -50,6 +50,12 @@ pub(super) const HAPROXY: Keys = Keys {
     keys: &["type", "dir", "master_socket", "config", "binary", "log"],
 };
 
+pub(super) const NGINX: Keys = Keys {
+    header: "[proxies.NAME] of type nginx",
+    schema: "/$defs/nginx/properties",
+    keys: &["type", "dir", "config", "pid", "status", "binary", "log"],
+};
+
 pub(super) const EDGE: Keys = Keys {
     header: "[proxies.NAME] of type edge",
     schema: "/$defs/edge/properties",
@@ -129,7 +135,8 @@ pub(super) const ANALYSIS: Keys = Keys {
 
 /// Every kind of table.
 pub fn all() -> impl Iterator<Item = &'static Keys> {
-    const FIXED: &[Keys] = &[TOP, HOST, HAPROXY, EDGE, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, RULE];
+    const FIXED: &[Keys] =
+        &[TOP, HOST, HAPROXY, NGINX, EDGE, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, RULE];
     FIXED.iter().chain(strategy::KINDS.iter().flat_map(|k| k.tables.iter()))
 }
 

@@ -102,6 +102,21 @@ pub enum ProxyKind {
         /// Where the operator's frontend sends its log lines, for latency percentiles; optional.
         log: Option<SocketAddr>,
     },
+    /// An open-source nginx on this machine, 1.11 or newer.
+    Nginx {
+        /// Directory that Pilothouse owns: `FLEET.conf` for the `http` block, `FLEET_SERVICE.location` for a location.
+        dir: PathBuf,
+        /// The operator's own configuration file.
+        config: PathBuf,
+        /// The file in which nginx's master leaves its process id.
+        pid: PathBuf,
+        /// A free address on loopback, at which nginx tells what it has loaded.
+        status: SocketAddr,
+        /// The binary used for `nginx -T`.
+        binary: PathBuf,
+        /// Where nginx sends its log lines, for numbers per version; optional.
+        log: Option<SocketAddr>,
+    },
     /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
     Edge {
         /// Address it serves on.

@@ -1,9 +1,13 @@
-//! Files that must be whole after a crash: written beside, synced, renamed, directory synced.
+//! Files that must be whole after a crash (written beside, synced, renamed, directory synced), and whose they are.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+
+use super::ProxyError;
+use crate::fleet::names::FleetName;
+use crate::text::Safe;
 
 /// Replaces `path` with `text` so that a reader, also after a power cut, sees the old or the new text, whole.
 ///
@@ -46,6 +50,52 @@ fn waiting_for_disk<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|h| h.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
         _ => work(),
+    }
+}
+
+/// Makes a directory that the proxy may look into, whoever it runs as; one that is there stays as it is.
+pub(super) fn readable_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Makes what was created in a directory survive a crash.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    waiting_for_disk(|| File::open(path)?.sync_all())
+}
+
+/// First line of a fleet's configuration file: whose it is.
+pub(super) fn header(fleet: &FleetName, owner: &str) -> String {
+    format!("# pilothouse fleet={fleet} owner={}", Safe::capped(owner, 200))
+}
+
+/// The owner named in a configuration file's first line; `None` when Pilothouse did not write it.
+fn owner_in(text: &str) -> Option<&str> {
+    text.lines().next()?.strip_prefix("# pilothouse fleet=")?.split_once(" owner=").map(|(_, owner)| owner)
+}
+
+/// The text of a configuration file of ours, `None` when there is none yet.
+///
+/// # Errors
+/// When it cannot be read, or is somebody else's: it must not be touched then.
+pub(super) fn own(path: &Path, fleet: &FleetName, owner: &str) -> Result<Option<String>, ProxyError> {
+    let text = read(path)
+        .map_err(|e| ProxyError::Refused(Safe::new(&format!("cannot read {}: {e}", path.display()))))?;
+    match text {
+        Some(t) if t.lines().next() == Some(header(fleet, owner).as_str()) => Ok(Some(t)),
+        // An empty one was made with `touch`, so that the proxy can be started before Pilothouse ever ran.
+        None => Ok(None),
+        Some(t) if t.trim().is_empty() => Ok(None),
+        Some(t) => {
+            let whose = owner_in(&t).unwrap_or("somebody who is not Pilothouse");
+            Err(ProxyError::Foreign(Safe::new(&format!(
+                "{} belongs to {whose}, not to {owner}; move it away if that is wrong",
+                path.display()
+            ))))
+        }
     }
 }
 

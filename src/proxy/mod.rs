@@ -3,6 +3,7 @@
 pub mod edge;
 mod files;
 pub mod haproxy;
+pub mod nginx;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -104,6 +105,17 @@ pub fn open(
                 log: *log,
             };
             Arc::new(haproxy::Haproxy::new(name, settings, fleet.clone(), owner))
+        }
+        ProxyKind::Nginx { dir, config, pid, status, binary, log } => {
+            let settings = nginx::Settings {
+                dir: dir.clone(),
+                config: config.clone(),
+                pid: pid.clone(),
+                status: *status,
+                binary: binary.clone(),
+                log: *log,
+            };
+            Arc::new(nginx::Nginx::new(name, settings, fleet.clone(), owner))
         }
         ProxyKind::Edge { listen } => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());

@@ -11,12 +11,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::net::UdpSocket;
-use tokio::task::JoinHandle;
 
 use super::Counters;
+use super::log_socket::{Lines, LogSocket};
 
 /// What the operator's frontend has after `log-format`.
 pub const LOG_FORMAT: &str = "\"ph %b/%s %ST %Ta %rc %ts %ci\"";
@@ -66,56 +63,34 @@ pub fn parse(line: &str) -> Option<LogLine<'_>> {
 
 #[derive(Default)]
 struct Seen {
+    /// How our backends' names begin.
+    prefix: String,
     /// Response times and clients per backend and server.
     counted: BTreeMap<(String, String), Counters>,
     ignored: u64,
 }
 
 /// Listens until dropped and keeps response times and clients per backend and server.
-pub struct LogListener {
-    seen: Arc<Mutex<Seen>>,
-    task: JoinHandle<()>,
-}
+pub struct LogListener(LogSocket<Seen>);
 
 /// A name that only a forger or a mistake would have.
 const MAX_SERVERS: usize = 10_000;
 
 impl LogListener {
-    /// Binds `addr` and starts to listen. Must be called inside a tokio runtime.
+    /// Binds `addr` and starts to listen to lines of backends whose names begin with `prefix`. Must be called inside a
+    /// tokio runtime.
     ///
     /// # Errors
     /// When the address is not a loopback one, or is taken.
     pub fn bind(addr: SocketAddr, prefix: String) -> io::Result<Self> {
-        if !addr.ip().is_loopback() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "only a loopback address is listened to",
-            ));
-        }
-        let std = std::net::UdpSocket::bind(addr)?;
-        std.set_nonblocking(true)?;
-        let socket = UdpSocket::from_std(std)?;
-        let seen = Arc::new(Mutex::new(Seen::default()));
-        let into = Arc::clone(&seen);
-        let task = tokio::spawn(async move {
-            let mut buffer = vec![0; 65_536];
-            loop {
-                let Ok((len, from)) = socket.recv_from(&mut buffer).await else { continue };
-                let text = String::from_utf8_lossy(buffer.get(..len).unwrap_or_default());
-                let mut seen = into.lock().unwrap_or_else(PoisonError::into_inner);
-                for line in text.lines() {
-                    seen.take(line, &prefix, from.ip().is_loopback());
-                }
-            }
-        });
-        Ok(Self { seen, task })
+        LogSocket::bind(addr, Seen { prefix, ..Seen::default() }).map(Self)
     }
 
     /// The response times and clients so far of each server in any backend, by server name. Requests are not counted
     /// here: lines can be lost.
     #[must_use]
     pub fn counted(&self) -> BTreeMap<String, Counters> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.0.seen();
         let mut out: BTreeMap<String, Counters> = BTreeMap::new();
         for ((_, server), counted) in &seen.counted {
             out.entry(server.clone()).or_default().add(counted);
@@ -126,20 +101,14 @@ impl LogListener {
     /// Datagram lines that were not ours or not readable.
     #[must_use]
     pub fn ignored(&self) -> u64 {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).ignored
+        self.0.seen().ignored
     }
 }
 
-impl Drop for LogListener {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Seen {
-    fn take(&mut self, line: &str, prefix: &str, loopback: bool) {
-        let ours =
-            parse(line).filter(|l| loopback && l.backend.starts_with(prefix) && !l.server.starts_with('<'));
+impl Lines for Seen {
+    fn take(&mut self, line: &str, trusted: bool) {
+        let known = |l: &LogLine<'_>| l.backend.starts_with(&self.prefix) && !l.server.starts_with('<');
+        let ours = parse(line).filter(|l| trusted && known(l));
         let Some(l) = ours else {
             self.ignored += 1;
             return;
@@ -178,7 +147,7 @@ mod tests {
 
     #[test]
     fn other_lines_are_counted_and_left_out() {
-        let mut seen = Seen::default();
+        let mut seen = Seen { prefix: "ph_f_".to_owned(), ..Seen::default() };
         for (line, loopback) in [
             ("", true),
             ("ph", true),
@@ -189,12 +158,12 @@ mod tests {
             ("ph ph_f_web/web-1 200 1 0 --", false),
             ("\u{1b}[2J", true),
         ] {
-            seen.take(line, "ph_f_", loopback);
+            seen.take(line, loopback);
         }
         assert_eq!((seen.ignored, seen.counted.len()), (8, 0));
-        seen.take("ph ph_f_web/web-1 200 1 0 --", "ph_f_", true);
-        seen.take("ph ph_f_web/web-1 -1 1 0 CD", "ph_f_", true);
-        seen.take("ph ph_f_web/web-1 503 1 0 -- fd00::7", "ph_f_", true);
+        seen.take("ph ph_f_web/web-1 200 1 0 --", true);
+        seen.take("ph ph_f_web/web-1 -1 1 0 CD", true);
+        seen.take("ph ph_f_web/web-1 503 1 0 -- fd00::7", true);
         assert_eq!(seen.counted.values().map(|c| c.latency.count()).sum::<u64>(), 2);
         let halves: Vec<_> = seen.counted.values().flat_map(|c| c.halves).collect();
         assert_eq!(halves.iter().map(|h| (h.requests, h.bad)).max(), Some((1, 1)), "{halves:?}");
@@ -206,7 +175,7 @@ mod tests {
         let listener = LogListener::bind(free, "ph_f_".into()).unwrap();
         assert!(LogListener::bind(free, String::new()).is_err());
         assert!(LogListener::bind("0.0.0.0:0".parse().unwrap(), String::new()).is_err());
-        let out = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let out = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         out.send_to(b"ph ph_f_web_a/web-1 200 7 0 --\n", free).await.unwrap();
         out.send_to(b"rubbish\n", free).await.unwrap();
         while listener.ignored() == 0 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pilothouse::fleet::names::Bp;
 use pilothouse::proxy::{Direction, Proxy as _, ProxyError};
-use pilothouse::rollout::world::{EndpointState, Slot};
+use pilothouse::rollout::world::Slot;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -36,6 +36,7 @@ conforms!(
     counters,
     restart_keeps,
     checks,
+    a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 
@@ -124,52 +125,6 @@ async fn a_taken_address_and_a_long_path_are_said() {
     let edge = edge_in(&dir.path().join("x".repeat(120)), free_addr(), "me");
     let error = edge.read_back().await.unwrap_err();
     assert!(matches!(&error, ProxyError::Refused(m) if m.as_str().contains("107")), "{error:?}");
-}
-
-async fn websocket(h: &Harness) -> TcpStream {
-    let mut s = TcpStream::connect(h.listen).await.unwrap();
-    s.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        .await
-        .unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(s.read_u8().await.unwrap());
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    s
-}
-
-async fn echoes(s: &mut TcpStream) {
-    s.write_all(b"ping").await.unwrap();
-    let mut back = [0; 4];
-    s.read_exact(&mut back).await.unwrap();
-    assert_eq!(&back, b"ping");
-}
-
-/// Scenario 22: a websocket lives through a drain, counts as in flight, and stops counting when it ends.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_websocket_is_held_through_a_drain() {
-    let h = Harness::edge().await;
-    let (a1, a2) = (Backend::start(1, 1).await, Backend::start(1, 2).await);
-    h.up(&route(Slot::A, &[&a1], &[], Bp::ZERO)).await;
-    let mut ws = websocket(&h).await;
-    echoes(&mut ws).await;
-    let mut want = route(Slot::A, &[&a1, &a2], &[], Bp::ZERO);
-    want.slots.a.endpoints[0].state = EndpointState::Drain;
-    h.up(&want).await;
-    let before = a1.hits();
-    requests(h.listen, 80).await;
-    assert_eq!(a1.hits(), before);
-    echoes(&mut ws).await;
-    assert_eq!(h.read().await.in_flight(&a1.id), 1);
-    drop(ws);
-    for _ in 0..250 {
-        if h.read().await.in_flight(&a1.id) == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("still in flight");
 }
 
 /// Bodies are streamed: what was sent comes back before the request has ended, and a large one is whole.

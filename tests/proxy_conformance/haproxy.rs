@@ -36,6 +36,7 @@ conforms!(
     counters,
     restart_keeps,
     checks,
+    a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 

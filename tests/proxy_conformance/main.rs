@@ -5,6 +5,7 @@
 
 mod edge;
 mod haproxy;
+mod nginx;
 #[path = "../common/require.rs"]
 mod require;
 mod suite;

@@ -1,6 +1,7 @@
 //! Backends, load and proxies for the conformance suite: all real, all on loopback, all gone at the end.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use pilothouse::fleet::model::{HealthCheck, Probe};
 use pilothouse::fleet::names::{Bp, FleetName, InstanceId, Millis, RevisionId, ServiceName};
 use pilothouse::proxy::edge::Edge;
 use pilothouse::proxy::haproxy::{Extras, Haproxy, Settings, ensure_files, frontend_lines};
+use pilothouse::proxy::nginx::{self, Nginx};
 use pilothouse::proxy::{Direction, Proxy, ProxyError};
 use pilothouse::rollout::world::{
     EndpointState, Route, RouteEndpoint, RouteReadback, Slot, SlotRoute, Slots,
@@ -129,6 +131,8 @@ fn upgrade(
         .status(101)
         .header("connection", "upgrade")
         .header("upgrade", "websocket")
+        // The answer to the example key of RFC 6455, 1.3, which is what is sent here.
+        .header("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
         .body(Empty::new().map_err(|e| match e {}).boxed())
         .unwrap()
 }
@@ -168,6 +172,7 @@ pub struct Harness {
 
 pub enum Kind {
     Haproxy { binary: PathBuf, child: Option<Child> },
+    Nginx { binary: PathBuf, child: Option<Child> },
     Edge(Arc<Edge>),
 }
 
@@ -212,6 +217,46 @@ impl Harness {
         Some(h)
     }
 
+    /// A running nginx with an operator's own configuration; `None` (said loudly) when it is not installed.
+    pub async fn nginx() -> Option<Self> {
+        Self::nginx_of(true, "").await
+    }
+
+    /// One whose operator may have left out the line for visitors' places, and has more lines in the `http` block.
+    pub async fn nginx_of(cookie: bool, http: &str) -> Option<Self> {
+        let binary = crate::require::program("nginx")?;
+        let dir = tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").unwrap();
+        // The workers run as another user.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let fleet: FleetName = "shop".parse().unwrap();
+        let (listen, at) = (free_addr(), dir.path().display());
+        let log = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings = nginx::Settings {
+            dir: dir.path().join("own"),
+            config: dir.path().join("op.conf"),
+            pid: dir.path().join("nginx.pid"),
+            status: free_addr(),
+            binary: binary.clone(),
+            log: Some(log),
+        };
+        let cookie = if cookie { nginx::cookie_line(&fleet, &service()) } else { String::new() };
+        let text = format!(
+            "daemon off;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log notice;\nworker_processes 2;\nevents {{}}\n\
+             http {{\n    {}\n    {http}\n    map $http_upgrade $op_connection {{ default upgrade; \"\" close; }}\n    \
+             server {{\n        listen {listen};\n        location / {{\n            {}\n            {cookie}\n            \
+             proxy_http_version 1.1;\n            proxy_set_header Upgrade $http_upgrade;\n            \
+             proxy_set_header Connection $op_connection;\n        }}\n    }}\n}}\n",
+            nginx::http_line(&settings.dir, &fleet),
+            nginx::location_line(&settings.dir, &fleet, &service()),
+        );
+        std::fs::write(&settings.config, text).unwrap();
+        let proxy = Arc::new(Nginx::new("front".parse().unwrap(), settings, fleet.clone(), OWNER.into()));
+        proxy.prepare(&[service()]).unwrap();
+        let mut h = Self { fleet, listen, proxy, dir, kind: Kind::Nginx { binary, child: None } };
+        h.start().await;
+        Some(h)
+    }
+
     /// A running edge, started by its driver.
     pub async fn edge() -> Self {
         let dir = tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").unwrap();
@@ -252,6 +297,12 @@ impl Harness {
                 command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
                 *child = Some(command.spawn().unwrap());
             }
+            Kind::Nginx { binary, child } => {
+                let mut command = Command::new(binary);
+                command.arg("-c").arg(dir.join("op.conf"));
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                *child = Some(command.spawn().unwrap());
+            }
             Kind::Edge(edge) => {
                 edge.read_back().await.unwrap();
             }
@@ -262,13 +313,16 @@ impl Harness {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!("the proxy does not listen: {:?}", std::fs::read_to_string(dir.join("haproxy.log")));
+        panic!(
+            "the proxy does not listen: {:?}",
+            ["haproxy.log", "nginx.log"].map(|l| std::fs::read_to_string(dir.join(l)))
+        );
     }
 
     /// Ends the proxy.
     pub fn stop(&mut self) {
         match &mut self.kind {
-            Kind::Haproxy { child, .. } => {
+            Kind::Haproxy { child, .. } | Kind::Nginx { child, .. } => {
                 if let Some(mut c) = child.take() {
                     let pid = rustix::process::Pid::from_child(&c);
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
@@ -294,6 +348,20 @@ impl Harness {
 
     /// A reload by somebody else.
     pub async fn reload(&self) {
+        if let Kind::Nginx { child: Some(master), .. } = &self.kind {
+            let before = self.read().await.workers;
+            let pid = rustix::process::Pid::from_child(master);
+            rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+            let end = Instant::now() + Duration::from_secs(20);
+            while self.proxy.read_back().await.is_ok_and(|r| {
+                let now = r.get(&service());
+                now.is_none_or(|r| r.workers.iter().any(|w| before.iter().any(|b| b.worker == w.worker)))
+            }) {
+                assert!(Instant::now() < end, "no new worker");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            return;
+        }
         let before = self.master_says("show proc").await;
         let _ = self.master_says("reload").await;
         let end = Instant::now() + Duration::from_secs(20);
@@ -308,6 +376,21 @@ impl Harness {
             }
         }
         panic!("no new worker");
+    }
+
+    /// Asserts that no request failed. A reload of nginx closes connections that are kept alive, and a request that is
+    /// on its way at that moment gets no answer: at most one for each of `connections` that reloads closed, and nothing
+    /// else, is said and let pass there.
+    pub fn lost_nothing(&self, done: u64, failed: &[String], connections: usize) {
+        let closed = |why: &&String| why.contains("IncompleteMessage") || why.contains("ConnectionReset");
+        let closed = failed.iter().filter(closed).count();
+        match self.kind {
+            Kind::Nginx { .. } if closed == failed.len() => {
+                eprintln!("MEASURED reloads of nginx: {closed} of {done} requests met a closed connection");
+                assert!(closed <= connections, "{closed} of {done}");
+            }
+            _ => assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first()),
+        }
     }
 
     pub async fn master_says(&self, command: &str) -> String {
@@ -511,6 +594,27 @@ impl Held {
             }
         }
     }
+}
+
+/// A websocket through the proxy, to the service's backend.
+pub async fn websocket(h: &Harness) -> TcpStream {
+    let mut s = TcpStream::connect(h.listen).await.unwrap();
+    s.write_all(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+        .await
+        .unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(s.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    s
+}
+
+pub async fn echoes(s: &mut TcpStream) {
+    s.write_all(b"ping").await.unwrap();
+    let mut back = [0; 4];
+    s.read_exact(&mut back).await.unwrap();
+    assert_eq!(&back, b"ping");
 }
 
 /// A process that is stopped (every thread of it, really) until dropped.

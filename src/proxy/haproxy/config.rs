@@ -23,8 +23,8 @@ use sha2::{Digest as _, Sha256};
 use super::{lines, rules};
 use crate::fleet::model::{HealthCheck, Probe, Rule};
 use crate::fleet::names::{FleetName, ServiceName};
+use crate::proxy::files;
 use crate::rollout::world::{EndpointState, Route, RouteEndpoint, Slot};
-use crate::text::Safe;
 
 /// How many values the dice has: shares are basis points.
 pub(super) const DICE: u32 = 10_000;
@@ -90,16 +90,6 @@ pub(super) fn sticky_path(dir: &Path, fleet: &FleetName, service: &ServiceName) 
 /// Path of the fleet's configuration file.
 pub(super) fn cfg_path(dir: &Path, fleet: &FleetName) -> PathBuf {
     dir.join(format!("{fleet}.cfg"))
-}
-
-/// First line of the fleet's configuration file: whose it is.
-pub(super) fn header(fleet: &FleetName, owner: &str) -> String {
-    format!("# pilothouse fleet={fleet} owner={}", Safe::capped(owner, 200))
-}
-
-/// The owner named in a configuration file's first line; `None` when Pilothouse did not write it.
-pub(super) fn owner_in(text: &str) -> Option<&str> {
-    text.lines().next()?.strip_prefix("# pilothouse fleet=")?.split_once(" owner=").map(|(_, owner)| owner)
 }
 
 /// A range of the dice and the backend it goes to.
@@ -216,7 +206,7 @@ pub(super) fn render(routes: &[Route], fleet: &FleetName, owner: &str, log: Opti
         let _ = write!(hex, "{b:02x}");
         hex
     });
-    let mut text = header(fleet, owner);
+    let mut text = files::header(fleet, owner);
     text.push_str(
         "\n# Generated; changes are overwritten. Load it with one more -f, and add to your frontend, per service, the\n\
          # line that begins with use_backend %[rand; the others, above it, only for rules (map_reg) and sticky places:\n",
@@ -445,7 +435,7 @@ mod tests {
         assert!(!of("ph_shop-eu_web").contains("web-00000002"));
         assert!(of("ph_shop-eu_web").contains("server pilothouse.a."));
         assert!(r.text.contains("uri /he%20alth%23%22%24x ver"));
-        assert_eq!(owner_in(&r.text), Some("me"));
+        assert!(r.text.starts_with(&files::header(&"shop-eu".parse().unwrap(), "me")), "{}", r.text);
     }
 
     #[test]

@@ -9,7 +9,6 @@ use super::config::{self, Pairs, Place, Rendered};
 use super::{Haproxy, MODE};
 use crate::proxy::{ProxyError, files};
 use crate::rollout::world::Route;
-use crate::text::Safe;
 
 /// Longest wait for `haproxy -c`.
 const CHECK_DEADLINE: Duration = Duration::from_secs(10);
@@ -17,23 +16,7 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(10);
 impl Haproxy {
     /// Checks whose file it is. Every other step relies on this one.
     pub(super) fn check_owner(&self) -> Result<Option<String>, ProxyError> {
-        let path = config::cfg_path(&self.settings.dir, &self.fleet);
-        let text = self.io(files::read(&path), "read", &path)?;
-        let ours = config::header(&self.fleet, &self.owner);
-        match text {
-            Some(t) if t.lines().next() == Some(ours.as_str()) => Ok(Some(t)),
-            None => Ok(None),
-            // Made with `touch`, so that HAProxy can be started before Pilothouse ever ran.
-            Some(t) if t.trim().is_empty() => Ok(None),
-            Some(t) => {
-                let whose = config::owner_in(&t).unwrap_or("somebody who is not Pilothouse");
-                Err(ProxyError::Foreign(Safe::new(&format!(
-                    "{} belongs to {whose}, not to {}; move it away if that is wrong",
-                    path.display(),
-                    self.owner
-                ))))
-            }
-        }
+        files::own(&config::cfg_path(&self.settings.dir, &self.fleet), &self.fleet, &self.owner)
     }
 
     /// Writes the configuration after HAProxy itself has checked it.

@@ -1,0 +1,240 @@
+//! What there should be: the files, the check of nginx's whole configuration, and the reload.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::config::Rendered;
+use super::shares::{self, Shares};
+use super::{
+    CHECK_DEADLINE, MODE, NOBODY, Nginx, RELOAD_DEADLINE, Seen, config, cookie_line, http_line,
+    location_line, nothing, process,
+};
+use crate::fleet::names::ServiceName;
+use crate::proxy::{ProxyError, files};
+use crate::rollout::world::Route;
+
+impl Nginx {
+    /// The configuration for these routes, and for every other service whose location the operator may have included:
+    /// it would not load without.
+    pub(super) fn render(&self, routes: &[Route], services: &[ServiceName]) -> Result<Rendered, ProxyError> {
+        let mut all: BTreeMap<ServiceName, Route> =
+            routes.iter().map(|r| (r.service.clone(), r.clone())).collect();
+        for service in self.located()?.into_iter().chain(services.iter().cloned()) {
+            all.entry(service).or_insert_with_key(nothing);
+        }
+        let all: Vec<Route> = all.into_values().collect();
+        let s = &self.settings;
+        Ok(config::render(&all, &self.fleet, &self.owner, &s.dir, s.status, s.log))
+    }
+
+    /// The services that have a file for a location.
+    pub(super) fn located(&self) -> Result<BTreeSet<ServiceName>, ProxyError> {
+        let dir = &self.settings.dir;
+        let entries = match fs::read_dir(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            entries => self.io(entries, "look into", dir)?,
+        };
+        let service = |name: &str| {
+            let rest = name.strip_prefix(self.fleet.as_str())?.strip_prefix('_')?;
+            rest.strip_suffix(".location")?.parse().ok()
+        };
+        Ok(entries.flatten().filter_map(|e| service(e.file_name().to_str()?)).collect())
+    }
+
+    /// The files that a generation consists of, in the order in which they are written.
+    pub(super) fn files(&self, rendered: &Rendered) -> Result<Vec<(PathBuf, String)>, ProxyError> {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        let routes = serde_json::to_string(&rendered.routes)
+            .map_err(|e| self.refused(&format!("cannot write routes down: {e}")))?;
+        let mut out = vec![
+            (config::routes_path(dir, fleet, &rendered.generation), routes),
+            (config::http_path(dir, fleet), rendered.text.clone()),
+        ];
+        for route in &rendered.routes {
+            let text = config::location(route, fleet, &self.owner, dir);
+            out.push((config::location_path(dir, fleet, &route.service), text));
+        }
+        Ok(out)
+    }
+
+    /// Writes what differs; what stood there before, to put it back.
+    pub(super) fn write(
+        &self,
+        files: &[(PathBuf, String)],
+    ) -> Result<Vec<(PathBuf, Option<String>)>, ProxyError> {
+        let mut replaced = Vec::new();
+        for (path, text) in files {
+            let old = self.io(files::read(path), "read", path)?;
+            if old.as_deref() != Some(text.as_str()) {
+                self.io(files::write_atomic(path, text, MODE), "write", path)?;
+                replaced.push((path.clone(), old));
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Puts the shares of all services in force, each whatever becomes of the others.
+    pub(super) fn set_shares(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        let mut result = Ok(());
+        for route in &rendered.routes {
+            let shares = routes.iter().find(|r| r.service == route.service).map_or(NOBODY, Shares::of);
+            let path = shares::link(dir, fleet, &route.service);
+            let set = shares::set(dir, fleet, &route.service, shares);
+            result = result.and(self.io(set, "set the shares in", &path));
+        }
+        result
+    }
+
+    /// What nginx says of its whole configuration: the names of the files in it, and the text of those that are not ours.
+    pub(super) async fn check(&self) -> Result<(BTreeSet<PathBuf>, String), ProxyError> {
+        let mut command = tokio::process::Command::new(&self.settings.binary);
+        command.arg("-T").arg("-c").arg(&self.settings.config).kill_on_drop(true).stdin(Stdio::null());
+        let binary = self.settings.binary.display();
+        let out = match timeout(CHECK_DEADLINE, command.output()).await {
+            Ok(Ok(out)) => out,
+            Ok(Err(e)) => {
+                return Err(self.refused(&format!("cannot run {binary} to check the configuration: {e}")));
+            }
+            Err(_) => return Err(self.refused(&format!("{binary} -T did not end within 10 s"))),
+        };
+        if !out.status.success() {
+            let text = String::from_utf8_lossy(&out.stderr);
+            let fatal = |l: &&str| ["[emerg]", "[alert]", "[crit]"].iter().any(|level| l.contains(level));
+            let lines: Vec<&str> = text.lines().filter(fatal).take(5).collect();
+            let said = if lines.is_empty() { text.trim().to_owned() } else { lines.join("; ") };
+            return Err(self.refused(&format!("nginx refuses its configuration, the old one stays: {said}")));
+        }
+        let (mut paths, mut theirs, mut ours) = (BTreeSet::new(), String::new(), false);
+        for line in String::from_utf8_lossy(&out.stdout).lines() {
+            if let Some(path) = line.strip_prefix("# configuration file ").and_then(|l| l.strip_suffix(':')) {
+                ours = Path::new(path).starts_with(&self.settings.dir);
+                paths.insert(PathBuf::from(path));
+            } else if !ours && !line.trim_start().starts_with('#') {
+                theirs.push_str(line);
+                theirs.push('\n');
+            }
+        }
+        Ok((paths, theirs))
+    }
+
+    /// Checks the whole configuration, and that it has the lines which these routes need.
+    pub(super) async fn check_lines(&self, routes: &[Route]) -> Result<(), ProxyError> {
+        let (paths, theirs) = self.check().await?;
+        let (dir, fleet, config) = (&self.settings.dir, &self.fleet, self.settings.config.display());
+        if !paths.contains(&config::http_path(dir, fleet)) {
+            return Err(
+                self.refused(&format!("add to the http block of {config}: {}", http_line(dir, fleet)))
+            );
+        }
+        for route in routes {
+            let service = &route.service;
+            if !paths.contains(&config::location_path(dir, fleet, service)) {
+                let line = location_line(dir, fleet, service);
+                return Err(self.refused(&format!(
+                    "no location of this nginx serves {service}; add to the one that should, in place of a \
+                     proxy_pass: {line}"
+                )));
+            }
+            if route.sticky {
+                self.cookie_is_told(service, &theirs)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn cookie_is_told(&self, service: &ServiceName, theirs: &str) -> Result<(), ProxyError> {
+        let line = cookie_line(&self.fleet, service);
+        let variable = line.split_ascii_whitespace().find(|w| w.starts_with('$')).unwrap_or_default();
+        if theirs.contains(variable) {
+            return Ok(());
+        }
+        Err(self.refused(&format!(
+            "no location of this nginx tells visitors of {service} their place; add beside its include: {line} \
+             (and the other add_header lines that it shall keep: nginx forgets those of the server around it)"
+        )))
+    }
+
+    /// Reloads, unless every worker has loaded this generation and the files were as they should be; waits until they
+    /// have and no other takes connections.
+    pub(super) async fn reload_if_needed(
+        &self,
+        rendered: &Rendered,
+        changed: bool,
+    ) -> Result<(), ProxyError> {
+        let has =
+            |seen: &[Seen]| seen.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation));
+        let before = match self.look().await {
+            Ok((_, seen)) if !changed && has(&seen) => return Ok(()),
+            Ok((_, seen)) => seen.into_iter().map(|(w, _)| w).collect(),
+            // Perhaps our server is what is missing.
+            Err(_) => self.workers()?.1,
+        };
+        let master = self.workers()?.0;
+        process::reload(master).map_err(|e| self.refused(&e))?;
+        let start = Instant::now();
+        let mut last = "the old workers go on".to_owned();
+        while start.elapsed() < RELOAD_DEADLINE {
+            sleep(Duration::from_millis(10)).await;
+            match self.look().await {
+                Ok((_, seen)) if has(&seen) && seen.iter().all(|(w, _)| !before.contains(w)) => return Ok(()),
+                Ok((_, seen)) if seen.iter().any(|(w, _)| !before.contains(w)) => {
+                    last = "old workers still take connections".to_owned();
+                }
+                Ok(_) => {}
+                Err(e) => last = e.to_string(),
+            }
+        }
+        Err(self.unknown(&format!(
+            "nginx did not load the new configuration within 5 s ({last}); its error log says why"
+        )))
+    }
+
+    /// Everything that a reload is for: files, check, reload. When nginx refuses them, what was there is put back.
+    pub(super) async fn load(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+        let replaced = self.write(&self.files(rendered)?)?;
+        let changed = !replaced.is_empty();
+        let current = self.look().await.is_ok_and(|(_, seen)| {
+            seen.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation))
+        });
+        if !changed && current {
+            return Ok(());
+        }
+        if let Err(e) = self.check_lines(routes).await {
+            for (path, old) in replaced {
+                if let Some(old) = old {
+                    self.io(files::write_atomic(&path, &old, MODE), "put back", &path)?;
+                }
+            }
+            return Err(e);
+        }
+        self.known().remember(&rendered.generation, &Arc::new(rendered.routes.clone()));
+        self.reload_if_needed(rendered, changed).await?;
+        self.tidy(rendered);
+        Ok(())
+    }
+
+    /// Removes what nobody needs any more. Nothing depends on it, so what does not work is left for the next time.
+    pub(super) fn tidy(&self, rendered: &Rendered) {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        for route in &rendered.routes {
+            let _ = shares::tidy(dir, fleet, &route.service);
+        }
+        let keep = config::routes_path(dir, fleet, &rendered.generation);
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let of_routes = name.starts_with(&format!("{fleet}_")) && name.ends_with(".routes");
+            if of_routes && entry.path() != keep {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! nginx: Pilothouse owns one file for the `http` block and one per service for a `location`.
+//!
+//! The open-source nginx has no way to change a weight but a reload, which closes idle connections and leaves old workers
+//! behind. So shares are not in its configuration: for each request nginx asks whether an empty file is there
+//! ([`shares`]), and a change of a share is a change of one symbolic link: in force for every worker at once, without a
+//! reload, and kept over restarts. Only another set of instances, a rule or sticky places need a reload.
+//!
+//! Facts of nginx this rests on (1.22): `if (-f ...)` with nothing but `set` in it is evaluated for each request, before
+//! the upstream is chosen; after a reload the master starts the new workers and tells the old ones to end 100 ms later,
+//! and a worker that was told so takes no further request, not even on a connection that was kept alive; a configuration
+//! that cannot be loaded leaves the old workers as they are, and only the error log says so.
+
+mod config;
+mod load;
+mod look;
+mod process;
+mod shares;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use self::config::{cookie_line, http_line, location_line, log_line};
+use self::process::Worker;
+use self::shares::Shares;
+use super::{Direction, Proxy, ProxyError, files};
+use crate::fleet::model::{HealthCheck, Probe, Rule};
+use crate::fleet::names::{Bp, FleetName, InstanceId, Millis, ProxyName, ServiceName};
+use crate::rollout::world::{
+    EndpointReadback, Route, RouteReadback, Slot, SlotReadback, SlotRoute, Slots, WorkerRoute,
+};
+use crate::text::Safe;
+use crate::traffic::Counters;
+use crate::traffic::nginx_log::LogListener;
+
+/// Longest wait for new workers after a reload.
+const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest wait for `nginx -T`.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for an answer of our own server.
+const ASK_DEADLINE: Duration = Duration::from_secs(1);
+/// nginx reads the files as another user.
+const MODE: u32 = 0o644;
+/// Generations of which is remembered what they route: old workers go on logging.
+const REMEMBERED: usize = 64;
+/// Workers of one reload are started within so many ticks (10 ms) of each other.
+const TOGETHER: u64 = 5;
+
+/// How one nginx is reached; the fields of [`crate::fleet::model::ProxyKind::Nginx`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Directory that Pilothouse owns.
+    pub dir: PathBuf,
+    /// The operator's own configuration file (`nginx -c`).
+    pub config: PathBuf,
+    /// The file in which nginx's master leaves its process id.
+    pub pid: PathBuf,
+    /// A free address on loopback, at which nginx says what it has loaded.
+    pub status: SocketAddr,
+    /// The program, for `nginx -T`.
+    pub binary: PathBuf,
+    /// Where nginx sends its log lines, for numbers per version.
+    pub log: Option<SocketAddr>,
+}
+
+/// The driver.
+pub struct Nginx {
+    name: ProxyName,
+    settings: Settings,
+    fleet: FleetName,
+    owner: String,
+    /// One write at a time: it must not cross the reads of another that was decided on them.
+    one: tokio::sync::Mutex<()>,
+    known: Arc<std::sync::Mutex<Known>>,
+    log: std::sync::Mutex<Log>,
+}
+
+/// What never changes, and so need not be asked again.
+#[derive(Default)]
+struct Known {
+    /// The generation that a worker has loaded, by process and start.
+    loaded: BTreeMap<(u32, u64), String>,
+    /// What a generation routes; the newest [`REMEMBERED`], oldest first.
+    routes: VecDeque<(String, Arc<Vec<Route>>)>,
+}
+
+impl Known {
+    fn routes(&self, generation: &str) -> Option<&Arc<Vec<Route>>> {
+        self.routes.iter().find(|(g, _)| g == generation).map(|(_, routes)| routes)
+    }
+
+    fn remember(&mut self, generation: &str, routes: &Arc<Vec<Route>>) {
+        self.routes.retain(|(g, _)| g != generation);
+        self.routes.push_back((generation.to_owned(), Arc::clone(routes)));
+        if self.routes.len() > REMEMBERED {
+            self.routes.pop_front();
+        }
+    }
+
+    /// The instance that had an address in a generation.
+    fn whose(&self, generation: &str, addr: SocketAddr) -> Option<InstanceId> {
+        let slots = self.routes(generation)?.iter().flat_map(|r| [&r.slots.a, &r.slots.b]);
+        slots.flat_map(|s| &s.endpoints).find(|e| e.addr == addr).map(|e| e.instance.clone())
+    }
+}
+
+enum Log {
+    Off,
+    Waiting,
+    On(LogListener),
+    Failed(Safe),
+}
+
+/// A worker that takes connections and the generation it has loaded, if that is known.
+type Seen = (Worker, Option<String>);
+
+impl Nginx {
+    /// A driver for one nginx; touches nothing yet.
+    #[must_use]
+    pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
+        let log = if settings.log.is_some() { Log::Waiting } else { Log::Off };
+        Self {
+            name,
+            settings,
+            fleet,
+            owner,
+            one: tokio::sync::Mutex::new(()),
+            known: Arc::default(),
+            log: std::sync::Mutex::new(log),
+        }
+    }
+
+    fn refused(&self, what: &str) -> ProxyError {
+        ProxyError::Refused(Safe::new(&format!("proxy {}: {what}", self.name)))
+    }
+
+    fn unknown(&self, what: &str) -> ProxyError {
+        ProxyError::Unknown(Safe::new(&format!("proxy {}: {what}", self.name)))
+    }
+
+    fn io<T>(&self, result: io::Result<T>, what: &str, path: &Path) -> Result<T, ProxyError> {
+        result.map_err(|e| self.refused(&format!("cannot {what} {}: {e}", path.display())))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Checks whose file it is. Every other step relies on this one.
+    fn check_owner(&self) -> Result<Option<String>, ProxyError> {
+        files::own(&config::http_path(&self.settings.dir, &self.fleet), &self.fleet, &self.owner)
+    }
+
+    /// Starts to listen for log lines at the first call. What goes wrong costs numbers, nothing else.
+    fn logged(&self) -> BTreeMap<InstanceId, Counters> {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Log::Waiting | Log::Failed(_), Some(addr)) = (&*log, self.settings.log) {
+            let known = Arc::clone(&self.known);
+            let whose = move |generation: &str, addr| {
+                known.lock().unwrap_or_else(PoisonError::into_inner).whose(generation, addr)
+            };
+            *log = match LogListener::bind(addr, Box::new(whose)) {
+                Ok(listener) => Log::On(listener),
+                Err(e) => {
+                    Log::Failed(Safe::new(&format!("no numbers: cannot listen for log lines on {addr}: {e}")))
+                }
+            };
+        }
+        match &*log {
+            Log::On(listener) => listener.counted(),
+            _ => BTreeMap::new(),
+        }
+    }
+}
+
+/// No slot has a share.
+const NOBODY: Shares = Shares { b: None, rules: false };
+
+/// The route of a service that nobody serves.
+fn nothing(service: &ServiceName) -> Route {
+    let health = HealthCheck { probe: Probe::Tcp, interval: Millis(0), timeout: Millis(0), rise: 1, fall: 1 };
+    Route {
+        service: service.clone(),
+        stable: Slot::A,
+        slots: Slots { a: SlotRoute::default(), b: SlotRoute::default() },
+        domains: Vec::new(),
+        health: Slots { a: health.clone(), b: health },
+        rules: Vec::new(),
+        sticky: false,
+    }
+}
+
+/// What workers with these routes do. Where the shares are not known the worst is assumed: that anything is reached.
+fn readback(route: &Route, shares: Option<Shares>, in_flight: &BTreeMap<SocketAddr, u32>) -> WorkerRoute {
+    let slot = |slot: Slot| SlotReadback {
+        weight: shares.map_or(Bp::FULL, |s| s.weight(slot)),
+        endpoints: route
+            .slots
+            .get(slot)
+            .endpoints
+            .iter()
+            .map(|e| EndpointReadback {
+                instance: e.instance.clone(),
+                addr: e.addr,
+                state: e.state,
+                up: None,
+                in_flight: in_flight.get(&e.addr).copied().unwrap_or(0),
+            })
+            .collect(),
+    };
+    WorkerRoute {
+        worker: String::new(),
+        current: true,
+        stable: route.stable,
+        slots: Slots { a: slot(Slot::A), b: slot(Slot::B) },
+        rules: if shares.is_none_or(|s| s.rules) { route.rules.clone() } else { Vec::new() },
+        sticky: route.sticky,
+    }
+}
+
+#[async_trait]
+impl Proxy for Nginx {
+    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        let there = self.check_owner()?;
+        self.io(fs::create_dir_all(dir), "make", dir)?;
+        for service in services {
+            let link = shares::link(dir, fleet, service);
+            for ready in shares::ready() {
+                self.io(shares::make(dir, fleet, service, ready), "make the shares of", &link)?;
+            }
+            if fs::read_link(&link).is_err() {
+                self.io(shares::set(dir, fleet, service, NOBODY), "set the shares in", &link)?;
+            }
+        }
+        let located = self.located()?;
+        if there.is_some() && services.iter().all(|s| located.contains(s)) {
+            return Ok(());
+        }
+        // What is routed already stays; a service that is new gets a location that answers 503.
+        let generation = there.as_deref().and_then(config::generation_in).map(str::to_owned);
+        let routes = match generation {
+            Some(generation) => self.routes(&generation)?,
+            None => None,
+        };
+        if there.is_some() && routes.is_none() {
+            return Ok(());
+        }
+        let rendered = self.render(routes.as_deref().map_or(&[], Vec::as_slice), services)?;
+        self.write(&self.files(&rendered)?).map(drop)
+    }
+
+    async fn can(&self, service: &ServiceName, rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
+        if let Some(why) = rules.iter().find_map(config::unfit) {
+            return Err(self.refused(&why));
+        }
+        // A configuration that nginx would not load now, for whatever reason, is better known before a release.
+        let (_, theirs) = self.check().await?;
+        if sticky { self.cookie_is_told(service, &theirs) } else { Ok(()) }
+    }
+
+    async fn apply(&self, routes: &[Route], direction: Direction) -> Result<(), ProxyError> {
+        let _one = self.one.lock().await;
+        self.check_owner()?;
+        if let Some(why) = routes.iter().flat_map(|r| &r.rules).find_map(config::unfit)
+            && direction == Direction::Up
+        {
+            return Err(self.refused(&why));
+        }
+        self.io(fs::create_dir_all(&self.settings.dir), "make", &self.settings.dir)?;
+        let rendered = self.render(routes, &[])?;
+        if direction == Direction::Back {
+            // In force without nginx's doing anything, whatever becomes of the rest.
+            self.set_shares(routes, &rendered)?;
+            return self.load(routes, &rendered).await;
+        }
+        self.load(routes, &rendered).await?;
+        self.set_shares(routes, &rendered)
+    }
+
+    async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError> {
+        drop(self.one.lock().await);
+        let (master, seen) = self.look().await?;
+        let uid = seen.first().map_or(0, |(w, _)| w.uid);
+        let in_flight = process::connections(master, uid)
+            .map_err(|e| self.unknown(&format!("cannot look at nginx's connections: {e}")))?;
+        let mut by_generation: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
+        for (worker, loaded) in seen {
+            by_generation.entry(loaded).or_default().push(worker.pid);
+        }
+        let mut out: BTreeMap<ServiceName, RouteReadback> = BTreeMap::new();
+        let mut strange = Vec::new();
+        for (generation, pids) in by_generation {
+            let worker = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+            let routes = match &generation {
+                Some(g) => self.routes(g)?.filter(|r| self.intact(g, r).is_ok_and(|intact| intact)),
+                None => None,
+            };
+            let Some(routes) = routes else {
+                strange.push(worker);
+                continue;
+            };
+            for route in routes.iter() {
+                let shares = self.shares(route).await?;
+                let worker = WorkerRoute { worker: worker.clone(), ..readback(route, shares, &in_flight) };
+                out.entry(route.service.clone()).or_default().workers.push(worker);
+            }
+        }
+        // Workers of which nobody knows what they do are in the way of every service being done.
+        for (worker, service) in
+            strange.iter().flat_map(|w| self.located().into_iter().flatten().map(move |s| (w, s)))
+        {
+            let unknown =
+                WorkerRoute { worker: worker.clone(), ..readback(&nothing(&service), None, &in_flight) };
+            out.entry(service).or_default().workers.push(unknown);
+        }
+        Ok(out)
+    }
+
+    async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
+        let mut out = self.logged();
+        let (_, seen) = self.look().await?;
+        for generation in seen.into_iter().filter_map(|(_, g)| g).collect::<BTreeSet<_>>() {
+            // Whoever was not asked for anything yet is there all the same.
+            let routes = self.routes(&generation)?.unwrap_or_default();
+            for route in routes.iter() {
+                let endpoints = Slot::BOTH.into_iter().flat_map(|s| &route.slots.get(s).endpoints);
+                for e in endpoints {
+                    out.entry(e.instance.clone()).or_default();
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn warning(&self) -> Option<Safe> {
+        match &*self.log.lock().unwrap_or_else(PoisonError::into_inner) {
+            Log::Failed(why) => Some(why.clone()),
+            Log::Off => Some(Safe::new(&format!(
+                "no numbers per version: proxy {} has no log = \"127.0.0.1:PORT\"",
+                self.name
+            ))),
+            Log::On(_) | Log::Waiting => None,
+        }
+    }
+
+    fn by_hand(&self, route: &Route) -> String {
+        let (dir, fleet, service) = (&self.settings.dir, &self.fleet, &route.service);
+        let all = Shares { b: Some(if route.stable == Slot::B { Bp::FULL } else { Bp::ZERO }), rules: false };
+        format!(
+            "# all requests of {service} to slot {} (stable), on every worker, now and after a restart:\n\
+             ln -sfn {} {}\n",
+            route.stable.as_str(),
+            shares::target(fleet, service, all).display(),
+            shares::link(dir, fleet, service).display()
+        )
+    }
+}

@@ -1,0 +1,193 @@
+//! Requests out of nginx's log lines, because the server counts nothing per upstream server.
+//!
+//! What Pilothouse writes for nginx sends a line per request to the address in the fleet file:
+//! ```text
+//! ph GENERATION STATUS CLIENT [UPSTREAM_ADDR] [UPSTREAM_STATUS] [UPSTREAM_RESPONSE_TIME]
+//! ```
+//! The generation says which configuration served it, and so whose an address was. nginx tried the addresses in turn
+//! (`, ` between them, ` : ` where it began anew); the last one answered, the ones before it failed and were hidden from
+//! the client. Only loopback is listened to; a line that is none of ours is counted and left out. Datagrams can be lost:
+//! counts are those of the lines that came.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Counters;
+use super::log_socket::{Lines, LogSocket};
+use crate::fleet::names::InstanceId;
+
+/// A client that went away before the answer.
+const CLIENT_CLOSED: u16 = 499;
+
+/// One request, as its log line tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine<'a> {
+    /// The configuration that served it.
+    pub generation: &'a str,
+    /// Status sent to the client.
+    pub status: u16,
+    /// Who asked.
+    pub client: Option<IpAddr>,
+    /// The addresses that were tried, in turn.
+    pub tried: Vec<SocketAddr>,
+    /// How long the last one took, in milliseconds.
+    pub took_ms: Option<u64>,
+}
+
+/// Reads one line; a syslog header before the `ph` is skipped. `None` for anything else, and for a request that went to
+/// no instance.
+#[must_use]
+pub fn parse(line: &str) -> Option<LogLine<'_>> {
+    let at = if line.starts_with("ph ") { 0 } else { line.find(" ph ")? + 1 };
+    let rest = line.get(at..)?.strip_prefix("ph ")?;
+    let (head, lists) = rest.split_once(" [")?;
+    let mut words = head.split(' ');
+    let (generation, status, client) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
+    let mut lists = lists.strip_suffix(']')?.split("] [");
+    let tried = list(lists.next()?).map(|a| a.parse().ok()).collect::<Option<Vec<_>>>()?;
+    let _statuses = lists.next()?;
+    let took = list(lists.next()?).last()?;
+    Some(LogLine { generation, status, client: client.parse().ok(), tried, took_ms: ms(took) })
+}
+
+/// The parts of one of nginx's lists.
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(", ").flat_map(|t| t.split(" : ")).map(str::trim)
+}
+
+/// `0.012` seconds.
+fn ms(seconds: &str) -> Option<u64> {
+    let (whole, part) = seconds.split_once('.')?;
+    let part: u64 = format!("{part:0<3}").get(..3)?.parse().ok()?;
+    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(part)
+}
+
+/// Says which instance had an address in a generation.
+pub type Whose = Box<dyn Fn(&str, SocketAddr) -> Option<InstanceId> + Send>;
+
+struct Seen {
+    whose: Whose,
+    counted: BTreeMap<InstanceId, Counters>,
+    ignored: u64,
+}
+
+/// Listens until dropped and counts requests per instance.
+pub struct LogListener(LogSocket<Seen>);
+
+impl LogListener {
+    /// Binds `addr` and starts to listen. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is not a loopback one, or is taken.
+    pub fn bind(addr: SocketAddr, whose: Whose) -> io::Result<Self> {
+        LogSocket::bind(addr, Seen { whose, counted: BTreeMap::new(), ignored: 0 }).map(Self)
+    }
+
+    /// What was counted so far, per instance.
+    #[must_use]
+    pub fn counted(&self) -> BTreeMap<InstanceId, Counters> {
+        self.0.seen().counted.clone()
+    }
+
+    /// Datagram lines that were not ours or not readable.
+    #[must_use]
+    pub fn ignored(&self) -> u64 {
+        self.0.seen().ignored
+    }
+}
+
+impl Lines for Seen {
+    fn take(&mut self, line: &str, trusted: bool) {
+        let line = parse(line).filter(|_| trusted);
+        let known = line.and_then(|l| {
+            let whose: Option<Vec<_>> = l.tried.iter().map(|a| (self.whose)(l.generation, *a)).collect();
+            Some((l, whose?))
+        });
+        let Some((l, tried)) = known else {
+            self.ignored += 1;
+            return;
+        };
+        let Some((last, before)) = tried.split_last() else { return };
+        for id in before {
+            self.counted.entry(id.clone()).or_default().retries += 1;
+        }
+        let c = self.counted.entry(last.clone()).or_default();
+        c.requests += 1;
+        let failed = l.status >= 500;
+        c.errors += u64::from(failed);
+        // A client that hung up says nothing about the server.
+        if l.status == CLIENT_CLOSED {
+            return;
+        }
+        if let Some(took) = l.took_ms {
+            c.latency.record(took.saturating_mul(1000));
+        }
+        if let Some(client) = l.client {
+            c.count_client(client, failed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of generations `g` and `h`, whose instances have the ports 1 to 9.
+    fn seen() -> Seen {
+        let whose = |generation: &str, addr: SocketAddr| {
+            let revision = ["g", "h"].contains(&generation).then(|| "0000001a".parse().unwrap())?;
+            (addr.port() < 10)
+                .then(|| InstanceId::of(&"web".parse().unwrap(), &revision, u32::from(addr.port())))
+        };
+        Seen { whose: Box::new(whose), counted: BTreeMap::new(), ignored: 0 }
+    }
+
+    const PLAIN: &str = "ph 1a2b 200 10.0.0.9 [127.0.0.1:9001] [200] [0.012]";
+
+    #[test]
+    fn lines_are_read_with_and_without_a_syslog_header() {
+        let l = parse(PLAIN).unwrap();
+        assert_eq!((l.generation, l.status, l.took_ms), ("1a2b", 200, Some(12)));
+        assert_eq!((l.client, l.tried), ("10.0.0.9".parse().ok(), vec!["127.0.0.1:9001".parse().unwrap()]));
+        let header = "<190>Nov 22 06:21:43 ph: ";
+        let l = parse("<190>Nov 22 06:21:43 ph: ph 1 502 unix: [[::1]:9, 127.0.0.1:8 : 127.0.0.1:7] [502, - : 200] [0.001, - : 2.5]").unwrap();
+        assert_eq!((l.tried.len(), l.client, l.took_ms), (3, None, Some(2500)));
+        assert_eq!(parse(&format!("{header}{PLAIN}")), parse(PLAIN));
+    }
+
+    #[test]
+    fn other_lines_are_counted_and_left_out() {
+        let mut seen = seen();
+        let odd = [
+            "",
+            "ph",
+            "ph 1 200 - [-] [-] [-]",
+            "ph 1 x - [127.0.0.1:1] [200] [0.1]",
+            "\u{1b}[2J",
+            "ph 1 200 [",
+        ];
+        for line in odd {
+            seen.take(line, true);
+        }
+        seen.take("ph g 503 - [unix:/run/x] [503] [0.000]", true);
+        seen.take("ph x 200 - [127.0.0.1:1] [200] [0.000]", true);
+        seen.take("ph g 200 - [127.0.0.1:10] [200] [0.000]", true);
+        seen.take(PLAIN, false);
+        assert_eq!((seen.ignored, seen.counted.len()), (odd.len() as u64 + 4, 0));
+    }
+
+    #[test]
+    fn each_attempt_counts_against_who_failed_it() {
+        let mut seen = seen();
+        seen.take("ph g 200 10.0.0.9 [127.0.0.1:1, 127.0.0.1:2] [502, 200] [0.001, 0.002]", true);
+        seen.take("ph g 502 10.0.0.9 [127.0.0.1:1] [502] [0.001]", true);
+        seen.take("ph g 499 10.0.0.9 [127.0.0.1:2] [-] [0.100]", true);
+        seen.take("ph h 200 10.0.0.9 [127.0.0.1:2] [200] [-]", true);
+        let of = |port: u16| seen.counted[&(seen.whose)("g", ([127, 0, 0, 1], port).into()).unwrap()].clone();
+        let (one, two) = (of(1), of(2));
+        assert_eq!((one.requests, one.errors, one.retries, one.latency.count()), (1, 1, 1, 1));
+        assert_eq!((two.requests, two.errors, two.retries, two.latency.count()), (3, 0, 0, 1));
+        assert_eq!(one.halves.iter().map(|h| (h.requests, h.bad)).max(), Some((1, 1)));
+    }
+}
