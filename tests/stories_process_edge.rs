@@ -154,3 +154,29 @@ fn logs_of_a_service_are_in_order_and_follow_a_rollout() {
     world.wait("its end", || follow.said().contains(" is removed").then_some(()));
     assert_eq!(listening("1.0.0"), 4, "nothing twice: {}", follow.said());
 }
+
+#[test]
+fn the_journal_is_told_backwards_by_another_controller_as_by_the_one_that_wrote_it() {
+    let Some(world) = world("journal", &Setup::default()) else { return };
+    stories::up(&world);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.ok(&["abort", "web", "--wait"]);
+    let seen = world.snapshot().unwrap()["events"].as_array().unwrap().clone();
+    assert!(seen.len() > 20, "{seen:?}");
+    world.kill_controller();
+    world.ok(&["status"]);
+    let (mut told, mut before) = (Vec::new(), String::new());
+    loop {
+        let page = world.get(&format!("/v1/journal?limit=7{before}")).unwrap();
+        let mut events = page["events"].as_array().unwrap().clone();
+        events.append(&mut told);
+        told = events;
+        match page["before"].as_u64() {
+            Some(seq) => before = format!("&before={seq}"),
+            None => break,
+        }
+    }
+    assert_eq!(told[..seen.len()], seen[..]);
+    assert!(told[seen.len()..].iter().any(|e| e["kind"] == "controller_started"), "{told:?}");
+}
