@@ -161,8 +161,26 @@ enum Part {
 struct Reading {
     job: AbortHandle,
     still: Option<&'static str>,
+    restarts: u32,
     /// Its engine did not answer; when to ask again.
     again: Option<Instant>,
+}
+
+impl Reading {
+    /// What has become of the instance since the last look, when that is worth a line.
+    fn told(&mut self, i: &InstanceView) -> Option<&'static str> {
+        // An engine may have started it again before anybody saw that it had ended.
+        let again = i.restarts > self.restarts;
+        self.restarts = i.restarts;
+        let still = stillness(i).filter(|s| *s != self.still);
+        self.still = still.unwrap_or(self.still);
+        match still {
+            Some(Some(why)) => Some(why),
+            _ if again => Some("has ended and was started again"),
+            Some(None) => Some("runs again"),
+            None => None,
+        }
+    }
 }
 
 struct Merge {
@@ -257,11 +275,7 @@ impl Merge {
             match self.reads.get_mut(&i.id) {
                 None => wanted.push((i, first || !self.past.contains(&i.id))),
                 Some(r) if r.again.is_some_and(|t| t <= Instant::now()) => wanted.push((i, true)),
-                Some(r) => {
-                    let Some(still) = stillness(i).filter(|s| *s != r.still) else { continue };
-                    r.still = still;
-                    after.push(note(&i.id, still.unwrap_or("runs again")));
-                }
+                Some(r) => after.extend(r.told(i).map(|text| note(&i.id, text))),
             }
         }
         // Costs a copy of the state, so only when somebody is new.
@@ -292,7 +306,8 @@ impl Merge {
         let fleet = self.server.fleet.clone();
         let job = self.jobs.spawn(read((engine, fleet, id), tail, self.follow, i.id.clone(), tx));
         let still = stillness(i).flatten();
-        let before = self.reads.insert(i.id.clone(), Reading { job, still, again: None });
+        let reading = Reading { job, still, restarts: i.restarts, again: None };
+        let before = self.reads.insert(i.id.clone(), reading);
         if let (None, Some(opening)) = (before, &mut self.opening) {
             if *opening == 0 {
                 self.began = Instant::now();
@@ -455,6 +470,24 @@ mod tests {
         assert_eq!(ids(Some("2")), ["web-b-1", "web-b-4"]);
         assert_eq!(ids(Some("rev1")), ["web-a-1", "web-a-2"]);
         assert_eq!(ids(Some("3")), [] as [&str; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_end_is_told_also_when_nobody_saw_it() {
+        let job = tokio::spawn(async {}).abort_handle();
+        let mut reading = Reading { job, still: None, restarts: 0, again: None };
+        let mut told = |state, restarts| {
+            let i = InstanceView { restarts, ..instance("web-a-1", Role::Stable, state) };
+            reading.told(&i)
+        };
+        assert_eq!(told("running", 0), None);
+        assert_eq!(told("running", 1), Some("has ended and was started again"));
+        assert_eq!(told("unknown", 1), None, "what nobody knows is no news");
+        assert_eq!(told("exited", 1), Some("has exited"));
+        assert_eq!(told("exited", 1), None);
+        assert_eq!(told("starting", 2), Some("has ended and was started again"));
+        assert_eq!(told("stopped", 2), Some("is stopped"));
+        assert_eq!(told("running", 2), Some("runs again"));
     }
 
     #[test]

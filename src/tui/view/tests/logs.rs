@@ -54,6 +54,11 @@ fn a_mark_says_which_instance_and_its_colour_which_version() {
     assert_eq!(buf[find(&buf, "9c1e-1")].fg, Color::LightMagenta);
     assert_eq!(buf[find(&buf, "7f3a-1")].fg, Color::Cyan);
     find(&buf, "logs  web 8 instances following");
+    let mut m = shown((80, 24), "");
+    let generation = m.logs.as_ref().unwrap().generation;
+    update(&mut m, Msg::Log { generation, lines: vec![MergedLog::Reads { instances: 32, of: 40 }] });
+    let buf = picture(&mut m, &COLOUR);
+    assert_eq!(buf[find(&buf, "32 of 40 instances")].fg, Color::Yellow);
     // One instance's log needs none.
     let mut m = model(fixture::canary(), (80, 24));
     press(&mut m, "3l");
