@@ -168,8 +168,13 @@ impl Cockpit {
             }
         });
         // The instances are the last thing that the first picture needs.
-        while !String::from_utf8_lossy(&shown.lock().unwrap()).contains("web-7f3a0b11-1") {
-            assert!(began.elapsed() < Duration::from_secs(30), "no picture");
+        let screen = || {
+            let mut terminal = vt100::Parser::new(24, 80, 0);
+            terminal.process(&shown.lock().unwrap());
+            terminal.screen().contents()
+        };
+        while !screen().contains("web-7f3a0b11-") {
+            assert!(began.elapsed() < Duration::from_secs(30), "no picture:\n{}", screen());
             std::thread::sleep(Duration::from_millis(1));
         }
         let first = began.elapsed();

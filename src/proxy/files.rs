@@ -55,6 +55,8 @@ fn waiting_for_disk<T>(work: impl FnOnce() -> T) -> T {
 
 /// Makes a directory that the proxy may look into, whoever it runs as; one that is there stays as it is.
 pub(super) fn readable_dir(path: &Path) -> io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    parent.map_or(Ok(()), fs::create_dir_all)?;
     match fs::create_dir(path) {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -205,11 +205,14 @@ impl App {
                     }
                 }
                 Some(msg) = self.news.recv() => {
+                    let live = self.model.live();
                     cmds = self.take_in(msg);
                     for _ in 1..QUEUE {
                         let Ok(msg) = self.news.try_recv() else { break };
                         cmds.extend(self.take_in(msg));
                     }
+                    // The first picture, and that it is the last one for now, wait for no pause.
+                    at_once |= live != self.model.live();
                 }
                 () = sleep_until(due), if self.model.dirty => {}
                 _ = tick.tick() => cmds = self.take_in(Msg::Tick),

@@ -28,6 +28,14 @@ const COMMAND: Duration = Duration::from_secs(60);
 pub enum Backends {
     DockerHaproxy,
     ProcessEdge,
+    ProcessNginx,
+}
+
+impl Backends {
+    /// Whether instances are processes.
+    pub fn processes(self) -> bool {
+        self != Self::DockerHaproxy
+    }
 }
 
 /// How the fleet of a test differs from the usual one.
@@ -91,7 +99,8 @@ pub struct World {
     dir: tempfile::TempDir,
     /// `127.A.B`: nobody else's addresses.
     net: String,
-    haproxy: Option<(PathBuf, Option<Child>)>,
+    /// HAProxy or nginx.
+    server: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
     second_docker: Option<PathBuf>,
     /// The lines that the operator has in HAProxy's frontend; written when it starts.
@@ -134,17 +143,24 @@ impl World {
     /// A world with nothing up yet; `None`, said loudly, when something it needs is missing.
     pub fn new(test: &str, backends: Backends, setup: &Setup) -> Option<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let (mut haproxy, mut docker) = (None, None);
+        let (mut server, mut docker) = (None, None);
         if backends == Backends::DockerHaproxy {
             let Some(binary) = crate::common::require::program("haproxy") else {
                 common::skip("haproxy", test, "haproxy is not installed");
                 return None;
             };
-            haproxy = Some((binary, None));
+            server = Some((binary, None));
             docker = match &setup.docker {
                 Some(socket) => Some(socket.clone()),
                 None => Some(runtime.block_on(common::docker_or_skip(test))?),
             };
+        }
+        if backends == Backends::ProcessNginx {
+            let Some(binary) = crate::common::require::program("nginx") else {
+                common::skip("nginx", test, "nginx is not installed");
+                return None;
+            };
+            server = Some((binary, None));
         }
         let dir = tempfile::Builder::new().prefix("phs").tempdir_in("/tmp").unwrap();
         let mut random = [0; 2];
@@ -160,7 +176,7 @@ impl World {
             listen,
             dir,
             net,
-            haproxy,
+            server,
             docker,
             second_docker,
             extras: setup.extras,
@@ -181,6 +197,12 @@ impl World {
             world.ok(&["status"]);
             let mut world = world;
             world.start_haproxy();
+            return Some(world);
+        }
+        if backends == Backends::ProcessNginx {
+            world.ok(&["status"]);
+            let mut world = world;
+            world.start_nginx();
             return Some(world);
         }
         Some(world)
@@ -210,7 +232,19 @@ impl World {
                     path("own"),
                     path("m.sock"),
                     path("op.cfg"),
-                    self.haproxy.as_ref().unwrap().0.display(),
+                    self.server.as_ref().unwrap().0.display(),
+                );
+            }
+            Backends::ProcessNginx => {
+                let _ = write!(
+                    out,
+                    "\n[proxies.lb]\ntype = \"nginx\"\ndir = \"{}\"\nconfig = \"{}\"\npid = \"{}\"\n\
+                     status = \"{net}.101:8404\"\nlog = \"{net}.101:5140\"\nbinary = \"{}\"\n",
+                    path("own"),
+                    path("op.conf"),
+                    path("nginx.pid"),
+                    self.server.as_ref().unwrap().0.display(),
+                    net = self.net,
                 );
             }
             Backends::ProcessEdge => {
@@ -242,7 +276,7 @@ impl World {
                 };
                 let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
             }
-            Backends::ProcessEdge => {
+            Backends::ProcessEdge | Backends::ProcessNginx => {
                 let _ = writeln!(
                     out,
                     "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
@@ -464,7 +498,7 @@ impl World {
         std::fs::write(self.path().join("op.cfg"), text).unwrap();
         let own = self.path().join("own").join(format!("{}.cfg", self.fleet));
         let log = std::fs::File::create(self.path().join("haproxy.log")).unwrap();
-        let (binary, child) = self.haproxy.as_mut().expect("a world with HAProxy");
+        let (binary, child) = self.server.as_mut().expect("a world with HAProxy");
         let mut command = Command::new(&*binary);
         command.args(["-W", "-db", "-S"]).arg(self.dir.path().join("m.sock"));
         command.arg("-f").arg(self.dir.path().join("op.cfg"));
@@ -473,8 +507,30 @@ impl World {
         self.wait("HAProxy listens", || TcpStream::connect(self.listen).ok());
     }
 
+    /// Starts nginx as an operator does, with a configuration of their own.
+    fn start_nginx(&mut self) {
+        use pilothouse::proxy::nginx;
+        std::fs::set_permissions(self.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let (fleet, own, at) = (self.fleet.parse().unwrap(), self.path().join("own"), self.path().display());
+        let text = format!(
+            "daemon off;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log notice;\nworker_processes 2;\n\
+             worker_shutdown_timeout 20s;\nevents {{}}\nhttp {{\n    client_header_timeout 5s;\n    {}\n    \
+             server {{\n        listen {};\n        location / {{ {} }}\n    }}\n}}\n",
+            nginx::http_line(&own, &fleet),
+            self.listen,
+            nginx::location_line(&own, &fleet, &"web".parse().unwrap()),
+        );
+        std::fs::write(self.path().join("op.conf"), text).unwrap();
+        let (binary, child) = self.server.as_mut().expect("a world with nginx");
+        let mut command = Command::new(&*binary);
+        command.arg("-c").arg(self.dir.path().join("op.conf"));
+        *child =
+            Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        self.wait("nginx listens", || TcpStream::connect(self.listen).ok());
+    }
+
     fn master(&self) -> u32 {
-        self.haproxy.as_ref().and_then(|(_, c)| c.as_ref()).expect("HAProxy runs").id()
+        self.server.as_ref().and_then(|(_, c)| c.as_ref()).expect("HAProxy runs").id()
     }
 
     /// SIGUSR2 to the master, as a certificate renewal does.
@@ -484,7 +540,7 @@ impl World {
 
     /// Kills HAProxy, whole.
     pub fn stop_haproxy(&mut self) {
-        let Some((_, child)) = &mut self.haproxy else { return };
+        let Some((_, child)) = &mut self.server else { return };
         if let Some(mut child) = child.take() {
             let _ = kill_process(Pid::from_child(&child), Signal::TERM);
             let deadline = Instant::now() + Duration::from_secs(3);
@@ -501,6 +557,7 @@ impl World {
         let path = match self.backends {
             Backends::DockerHaproxy => self.master_socket(),
             Backends::ProcessEdge => self.state_dir().join("lb.sock"),
+            Backends::ProcessNginx => self.path().join("nginx.pid"),
         };
         let aside = path.with_extension("aside");
         std::fs::rename(&path, &aside).unwrap();

@@ -220,6 +220,7 @@ async fn scenario_14_a_drained_instance_gets_nothing_through_a_reload() {
     let mut want = route(Slot::A, &[&a1, &a2], &[], Bp::ZERO);
     want.slots.a.endpoints[0].state = pilothouse::rollout::world::EndpointState::Drain;
     h.up(&want).await;
+    h.is_free(&a1).await;
     let before = a1.hits();
     let load = Load::start(h.listen, 4);
     for _ in 0..4 {
@@ -229,6 +230,33 @@ async fn scenario_14_a_drained_instance_gets_nothing_through_a_reload() {
     let (done, failed) = load.end().await;
     eprintln!("MEASURED four bare reloads of nginx under load: {} of {done} requests failed", failed.len());
     assert_eq!(a1.hits(), before);
+}
+
+/// A connection that was opened before a reload and not used yet is served by the old worker, with what that knows: what
+/// it may still use is not free, shares hold there too, and when it ends all is free.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_22_what_an_old_worker_may_still_use_is_not_free() {
+    let Some(h) = Harness::nginx_of(true, "client_header_timeout 30s;").await else { return };
+    let (a, b1, b2) = (Backend::start(1, 1).await, Backend::start(2, 1).await, Backend::start(2, 2).await);
+    let mut want = route(Slot::A, &[&a], &[&b1, &b2], Bp::FULL);
+    h.up(&want).await;
+    let (mut one, mut two) = (Held::open(h.listen).await, Held::open(h.listen).await);
+    // Taken by a worker, which has answered somebody else since.
+    requests(h.listen, 80).await;
+    for e in &mut want.slots.b.endpoints {
+        e.state = pilothouse::rollout::world::EndpointState::Drain;
+    }
+    h.up(&want).await;
+    assert!(h.read().await.in_flight(&b1.id) > 0, "the old worker may send something");
+    let answer = one.get().await;
+    assert!(answer == (200, b1.id.to_string()) || answer == (200, b2.id.to_string()), "{answer:?}");
+    let back = route(Slot::A, &[&a], &[], Bp::ZERO);
+    h.apply(&back, Direction::Back).await.unwrap();
+    assert_eq!(two.get().await, (200, a.id.to_string()), "an abort holds on old workers too");
+    drop((one, two));
+    h.up(&want).await;
+    h.is_free(&b1).await;
+    h.is_free(&b2).await;
 }
 
 /// Files of another controller are never touched.
@@ -360,6 +388,8 @@ async fn what_the_workers_cannot_see_is_not_in_force() {
     let store = h.path().join("own/shop_web.shares");
     std::fs::set_permissions(&store, std::fs::Permissions::from_mode(0o700)).unwrap();
     assert!(!h.read().await.serves(&want));
+    let error = h.apply(&want, Direction::Up).await.unwrap_err();
+    assert!(matches!(&error, ProxyError::Refused(m) if m.as_str().contains("do not see")), "{error:?}");
     let before = b.hits();
     requests(h.listen, 80).await;
     assert_eq!(b.hits(), before, "what cannot be seen leads to stable");

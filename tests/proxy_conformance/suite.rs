@@ -81,13 +81,14 @@ pub async fn drain(h: &mut Harness) {
     want.slots.a.endpoints[0].state = EndpointState::Drain;
     h.up(&want).await;
     load.more(20).await;
+    h.is_drained(&a1).await;
     let before = a1.hits();
     load.more(400).await;
     assert_eq!(a1.hits(), before, "a draining endpoint got a new request");
     for s in slow {
         s.await.unwrap().expect("what was in flight is finished");
     }
-    assert_eq!(h.read().await.in_flight(&a1.id), 0);
+    h.is_free(&a1).await;
     want.slots.a.endpoints[0].state = EndpointState::Ready;
     h.up(&want).await;
     load.more(200).await;
@@ -121,13 +122,7 @@ pub async fn slots_alternate(h: &mut Harness) {
         let mut out = at(slot.other(), Bp::FULL, Some(&stable));
         out.slots.get_mut(slot).endpoints[0].state = EndpointState::Drain;
         h.up(&out).await;
-        for _ in 0..500 {
-            if h.read().await.in_flight(&stable.id) == 0 {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert_eq!(h.read().await.in_flight(&stable.id), 0, "the old one is never free");
+        h.is_free(&stable).await;
         h.up(&at(slot.other(), Bp::FULL, None)).await;
         stable.kill().await;
         load.more(100).await;
@@ -335,11 +330,5 @@ pub async fn a_websocket_is_held_through_a_drain(h: &mut Harness) {
     echoes(&mut ws).await;
     assert_eq!(h.read().await.in_flight(&a1.id), 1);
     drop(ws);
-    for _ in 0..250 {
-        if h.read().await.in_flight(&a1.id) == 0 {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("still in flight");
+    h.is_free(&a1).await;
 }

@@ -219,7 +219,7 @@ impl Harness {
 
     /// A running nginx with an operator's own configuration; `None` (said loudly) when it is not installed.
     pub async fn nginx() -> Option<Self> {
-        Self::nginx_of(true, "").await
+        Self::nginx_of(true, "client_header_timeout 2s;").await
     }
 
     /// One whose operator may have left out the line for visitors' places, and has more lines in the `http` block.
@@ -349,16 +349,20 @@ impl Harness {
     /// A reload by somebody else.
     pub async fn reload(&self) {
         if let Kind::Nginx { child: Some(master), .. } = &self.kind {
-            let before = self.read().await.workers;
+            let pids = |back: &RouteReadback| -> Vec<String> {
+                back.workers.iter().flat_map(|w| w.worker.split(' ').map(str::to_owned)).collect()
+            };
+            let before = pids(&self.read().await);
             let pid = rustix::process::Pid::from_child(master);
             rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
             let end = Instant::now() + Duration::from_secs(20);
-            while self.proxy.read_back().await.is_ok_and(|r| {
-                let now = r.get(&service());
-                now.is_none_or(|r| r.workers.iter().any(|w| before.iter().any(|b| b.worker == w.worker)))
-            }) {
+            loop {
                 assert!(Instant::now() < end, "no new worker");
                 tokio::time::sleep(Duration::from_millis(20)).await;
+                let now = self.proxy.read_back().await.ok().and_then(|mut all| all.remove(&service()));
+                if now.is_some_and(|now| pids(&now).iter().all(|pid| !before.contains(pid))) {
+                    break;
+                }
             }
             return;
         }
@@ -376,6 +380,23 @@ impl Harness {
             }
         }
         panic!("no new worker");
+    }
+
+    /// Waits until nothing is in flight to a backend any more.
+    pub async fn is_free(&self, backend: &Backend) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while self.read().await.in_flight(&backend.id) > 0 {
+            assert!(Instant::now() < end, "{} is never free", backend.id);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The same, where what was sent before may still be followed by more: an old worker of nginx serves connections that
+    /// were opened before it was told to end and not used yet.
+    pub async fn is_drained(&self, backend: &Backend) {
+        if matches!(self.kind, Kind::Nginx { .. }) {
+            self.is_free(backend).await;
+        }
     }
 
     /// Asserts that no request failed. A reload of nginx closes connections that are kept alive, and a request that is

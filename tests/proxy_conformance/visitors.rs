@@ -103,6 +103,7 @@ pub async fn rules_fall_back_to_stable(h: &mut Harness) {
     let mut draining = want.clone();
     draining.slots.b.endpoints[0].state = EndpointState::Drain;
     h.up(&draining).await;
+    h.is_drained(&b).await;
     for _ in 0..10 {
         assert_eq!(tester().await.unwrap(), a.id.to_string());
     }

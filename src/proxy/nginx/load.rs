@@ -11,10 +11,12 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::config::Rendered;
+use super::look::Look;
+use super::process::Worker;
 use super::shares::{self, Shares};
 use super::{
-    CHECK_DEADLINE, MODE, NOBODY, Nginx, RELOAD_DEADLINE, Seen, config, cookie_line, http_line,
-    location_line, nothing, process,
+    CHECK_DEADLINE, MODE, NOBODY, Nginx, RELOAD_DEADLINE, config, cookie_line, http_line, location_line,
+    nothing, process,
 };
 use crate::fleet::names::ServiceName;
 use crate::proxy::{ProxyError, files};
@@ -170,22 +172,21 @@ impl Nginx {
         changed: bool,
     ) -> Result<(), ProxyError> {
         let has =
-            |seen: &[Seen]| seen.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation));
-        let before = match self.look().await {
-            Ok((_, seen)) if !changed && has(&seen) => return Ok(()),
-            Ok((_, seen)) => seen.into_iter().map(|(w, _)| w).collect(),
+            |now: &Look| now.current.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation));
+        let before: Vec<Worker> = match self.look().await {
+            Ok(now) if !changed && has(&now) => return Ok(()),
+            Ok(now) => now.current.into_iter().map(|(w, _)| w).collect(),
             // Perhaps our server is what is missing.
             Err(_) => self.workers()?.1,
         };
-        let master = self.workers()?.0;
-        process::reload(master).map_err(|e| self.refused(&e))?;
+        process::reload(self.workers()?.0).map_err(|e| self.refused(&e))?;
         let start = Instant::now();
         let mut last = "the old workers go on".to_owned();
         while start.elapsed() < RELOAD_DEADLINE {
             sleep(Duration::from_millis(10)).await;
             match self.look().await {
-                Ok((_, seen)) if has(&seen) && seen.iter().all(|(w, _)| !before.contains(w)) => return Ok(()),
-                Ok((_, seen)) if seen.iter().any(|(w, _)| !before.contains(w)) => {
+                Ok(now) if has(&now) && now.current.iter().all(|(w, _)| !before.contains(w)) => return Ok(()),
+                Ok(now) if now.current.iter().any(|(w, _)| !before.contains(w)) => {
                     last = "old workers still take connections".to_owned();
                 }
                 Ok(_) => {}
@@ -201,8 +202,8 @@ impl Nginx {
     pub(super) async fn load(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
         let replaced = self.write(&self.files(rendered)?)?;
         let changed = !replaced.is_empty();
-        let current = self.look().await.is_ok_and(|(_, seen)| {
-            seen.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation))
+        let current = self.look().await.is_ok_and(|now| {
+            now.current.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation))
         });
         if !changed && current {
             return Ok(());

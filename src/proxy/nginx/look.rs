@@ -1,6 +1,8 @@
 //! What there is: which workers take connections, what each has loaded, and where it sends a request.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -11,8 +13,18 @@ use super::process::Worker;
 use super::shares::{self, Shares};
 use super::{ASK_DEADLINE, Known, Nginx, Seen, TOGETHER, config, http_line, process};
 use crate::proxy::{ProxyError, files};
-use crate::rollout::world::Route;
+use crate::rollout::world::{EndpointState, Route};
 use crate::text::Safe;
+
+/// nginx's workers at one moment.
+pub(super) struct Look {
+    /// The master's process.
+    pub(super) master: u32,
+    /// Those that take connections; never empty.
+    pub(super) current: Vec<Seen>,
+    /// What those have loaded that only finish what they have, where it is known.
+    pub(super) leaving: Vec<Option<String>>,
+}
 
 impl Nginx {
     /// What our own server answers, by whichever worker.
@@ -47,17 +59,17 @@ impl Nginx {
         }
     }
 
-    /// The master, and its workers that take connections.
+    /// The master and all of its workers.
     pub(super) fn workers(&self) -> Result<(u32, Vec<Worker>), ProxyError> {
         let master = process::master(&self.settings.pid).map_err(|e| self.unknown(&e))?;
         let workers = process::workers(master)
             .map_err(|e| self.unknown(&format!("cannot look at nginx's workers: {e}")))?;
-        Ok((master, workers.into_iter().filter(|w| !w.leaving).collect()))
+        Ok((master, workers))
     }
 
-    /// The workers that take connections, with what each has loaded. Workers answer as they like, so one that is not
-    /// heard of is known by when it was started: with, or after, one that was.
-    pub(super) async fn look(&self) -> Result<(u32, Vec<Seen>), ProxyError> {
+    /// The workers, with what each has loaded. They answer as they like, so one that is not heard of is known by when it
+    /// was started: with, or after, one that was.
+    pub(super) async fn look(&self) -> Result<Look, ProxyError> {
         let mut heard = self.ask("/").await?;
         let (master, mut workers) = self.workers()?;
         for _ in 0..workers.len().clamp(1, 16) * 2 {
@@ -65,40 +77,39 @@ impl Nginx {
             if let (Some(w), Some(generation)) = (workers.iter().find(|w| w.pid == *pid), words.first()) {
                 self.known().loaded.insert((w.pid, w.started), generation.clone());
             }
-            let all = |known: &Known| workers.iter().all(|w| known.loaded.contains_key(&(w.pid, w.started)));
+            let all = |known: &Known| workers.iter().all(|w| w.leaving || known.loaded(w).is_some());
             if all(&self.known()) {
                 break;
             }
             heard = self.ask("/").await?;
             workers = self.workers()?.1;
         }
-        if workers.is_empty() {
-            return Err(self.unknown("nginx's master runs but has no worker that takes connections"));
-        }
         let mut known = self.known();
         known.loaded.retain(|id, _| workers.iter().any(|w| (w.pid, w.started) == *id));
-        let newest = workers
-            .iter()
-            .filter_map(|w| known.loaded.get(&(w.pid, w.started)).map(|g| (w.started, g.clone())))
-            .max();
+        let (leaving, current): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.leaving);
+        if current.is_empty() {
+            return Err(self.unknown("nginx's master runs but has no worker that takes connections"));
+        }
+        let newest = current.iter().filter_map(|w| Some((w.started, known.loaded(w)?))).max();
         let since = newest.as_ref().and_then(|(_, g)| {
-            let same = workers.iter().filter(|w| known.loaded.get(&(w.pid, w.started)) == Some(g));
+            let same = current.iter().filter(|w| known.loaded(w).as_ref() == Some(g));
             same.map(|w| w.started).min()
         });
-        let seen = workers.into_iter().map(|w| {
-            let inferred = since.filter(|s| w.started + TOGETHER >= *s).and(newest.as_ref());
-            let loaded = known.loaded.get(&(w.pid, w.started)).or(inferred.map(|(_, g)| g)).cloned();
+        let current = current.into_iter().map(|w| {
+            let inferred = newest.as_ref().filter(|_| since.is_some_and(|s| w.started + TOGETHER >= s));
+            let loaded = known.loaded(&w).or(inferred.map(|(_, g)| g.clone()));
             (w, loaded)
         });
-        let seen: Vec<Seen> = seen.collect();
-        if seen.iter().all(|(_, loaded)| loaded.is_none()) {
+        let current: Vec<Seen> = current.collect();
+        if current.iter().all(|(_, loaded)| loaded.is_none()) {
             return Err(self.unknown(&format!(
                 "what answers at {} is another nginx than process {master} of {}",
                 self.settings.status,
                 self.settings.pid.display()
             )));
         }
-        Ok((master, seen))
+        let leaving = leaving.into_iter().map(|w| known.loaded(&w)).collect();
+        Ok(Look { master, current, leaving })
     }
 
     /// What a generation routes; `None` when nobody remembers.
@@ -151,5 +162,37 @@ impl Nginx {
             }
         }
         Ok(Some(shares))
+    }
+
+    /// An instance that an old worker may still send something to is not free, whether or not it has a connection to it
+    /// just now: a client may have opened one that it has not used yet.
+    pub(super) fn held_by_old_workers(
+        &self,
+        now: &Look,
+        in_flight: &mut BTreeMap<SocketAddr, u32>,
+    ) -> Result<(), ProxyError> {
+        let addresses = |routes: &[Route], state: EndpointState| {
+            let slots = routes.iter().flat_map(|r| [&r.slots.a, &r.slots.b]);
+            let some = slots.flat_map(|s| &s.endpoints).filter(move |e| e.state == state);
+            some.map(|e| e.addr).collect::<BTreeSet<_>>()
+        };
+        let mut draining = BTreeSet::new();
+        for generation in now.current.iter().filter_map(|(_, g)| g.as_deref()) {
+            let routes = self.routes(generation)?.unwrap_or_default();
+            draining.extend(addresses(&routes, EndpointState::Drain));
+        }
+        for generation in &now.leaving {
+            let routes = match generation {
+                Some(generation) => self.routes(generation)?,
+                None => None,
+            };
+            // Of whom nothing is known anything is possible.
+            let used = routes.map_or_else(|| draining.clone(), |r| addresses(&r, EndpointState::Ready));
+            for addr in used.intersection(&draining) {
+                let held = in_flight.entry(*addr).or_default();
+                *held = (*held).max(1);
+            }
+        }
+        Ok(())
     }
 }

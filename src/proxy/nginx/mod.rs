@@ -91,6 +91,10 @@ struct Known {
 }
 
 impl Known {
+    fn loaded(&self, worker: &Worker) -> Option<String> {
+        self.loaded.get(&(worker.pid, worker.started)).cloned()
+    }
+
     fn routes(&self, generation: &str) -> Option<&Arc<Vec<Route>>> {
         self.routes.iter().find(|(g, _)| g == generation).map(|(_, routes)| routes)
     }
@@ -229,7 +233,7 @@ impl Proxy for Nginx {
     fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         let there = self.check_owner()?;
-        self.io(fs::create_dir_all(dir), "make", dir)?;
+        self.io(files::readable_dir(dir), "make", dir)?;
         for service in services {
             let link = shares::link(dir, fleet, service);
             for ready in shares::ready() {
@@ -273,25 +277,37 @@ impl Proxy for Nginx {
         {
             return Err(self.refused(&why));
         }
-        self.io(fs::create_dir_all(&self.settings.dir), "make", &self.settings.dir)?;
+        self.io(files::readable_dir(&self.settings.dir), "make", &self.settings.dir)?;
         let rendered = self.render(routes, &[])?;
         if direction == Direction::Back {
             // In force without nginx's doing anything, whatever becomes of the rest.
             self.set_shares(routes, &rendered)?;
-            return self.load(routes, &rendered).await;
+            self.load(routes, &rendered).await?;
+        } else {
+            self.load(routes, &rendered).await?;
+            self.set_shares(routes, &rendered)?;
         }
-        self.load(routes, &rendered).await?;
-        self.set_shares(routes, &rendered)
+        for route in &rendered.routes {
+            if self.shares(route).await?.is_none() {
+                return Err(self.refused(&format!(
+                    "nginx's workers do not see the shares in {}; the user they run as must be allowed to look into it \
+                     and into every directory above",
+                    shares::link(&self.settings.dir, &self.fleet, &route.service).display()
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError> {
         drop(self.one.lock().await);
-        let (master, seen) = self.look().await?;
-        let uid = seen.first().map_or(0, |(w, _)| w.uid);
-        let in_flight = process::connections(master, uid)
+        let now = self.look().await?;
+        let uid = now.current.first().map_or(0, |(w, _)| w.uid);
+        let mut in_flight = process::connections(now.master, uid)
             .map_err(|e| self.unknown(&format!("cannot look at nginx's connections: {e}")))?;
+        self.held_by_old_workers(&now, &mut in_flight)?;
         let mut by_generation: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
-        for (worker, loaded) in seen {
+        for (worker, loaded) in now.current {
             by_generation.entry(loaded).or_default().push(worker.pid);
         }
         let mut out: BTreeMap<ServiceName, RouteReadback> = BTreeMap::new();
@@ -325,8 +341,8 @@ impl Proxy for Nginx {
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
         let mut out = self.logged();
-        let (_, seen) = self.look().await?;
-        for generation in seen.into_iter().filter_map(|(_, g)| g).collect::<BTreeSet<_>>() {
+        let now = self.look().await?;
+        for generation in now.current.into_iter().filter_map(|(_, g)| g).collect::<BTreeSet<_>>() {
             // Whoever was not asked for anything yet is there all the same.
             let routes = self.routes(&generation)?.unwrap_or_default();
             for route in routes.iter() {
