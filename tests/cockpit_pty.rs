@@ -607,11 +607,24 @@ fn a_controller_that_is_not_there_yet_is_waited_for() {
 #[test]
 fn logs_are_followed_and_abort_works_from_there() {
     let mut c = Cockpit::open(fixture::canary());
-    c.key(b"l");
+    c.key(b"3l");
     c.wait_for("the lines", |s| s.contains("39 web-9c1e0a77-1 GET /cart"));
+    c.key(b"vv");
+    c.wait_for("both instances", |s| {
+        s.contains("7f3a-1 38 INFO") && s.contains("9c1e-1 39 ERROR") && s.contains("2 instances following")
+    });
     c.key(b"ay");
     c.wait_for_verbs(1);
     assert_eq!(c.canned().verbs()[0].1.verb, Verb::Abort);
+}
+
+#[test]
+fn the_journal_is_read_further_back() {
+    let mut c = Cockpit::open(fixture::canary());
+    c.key(b":journal\r");
+    c.wait_for("the page before the picture", |s| {
+        s.contains("the very first event") && s.contains("all there is")
+    });
 }
 
 #[test]

@@ -124,3 +124,59 @@ fn slow_requests_of_a_candidate_that_goes_are_finished() {
     let Some(world) = world("slow", &Setup::default()) else { return };
     stories::slow_requests_are_finished(&world);
 }
+
+#[test]
+fn logs_of_a_service_are_in_order_and_follow_a_rollout() {
+    let Some(world) = world("logs", &Setup::default()) else { return };
+    stories::up(&world);
+    let text = world.ok(&["logs", "web", "--output", "json"]);
+    let all: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let at: Vec<u64> = all.iter().map(|l| l["at_ms"].as_u64().unwrap()).collect();
+    assert!(at.is_sorted(), "{text}");
+    let mut instances: Vec<&str> = all.iter().map(|l| l["instance"].as_str().unwrap()).collect();
+    instances.sort_unstable();
+    instances.dedup();
+    assert_eq!(instances.len(), 4, "{text}");
+
+    let follow = world.spawn(&["logs", "web", "--follow"]);
+    let listening = |version: &str| follow.said().matches(&format!("sample-app {version} listens")).count();
+    world.wait("the lines that are there", || (listening("1.0.0") == 4).then_some(()));
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.wait("the candidate's first line", || (listening("1.1.0") == 1).then_some(()));
+    assert!(follow.said().contains(" is new: 1.1.0 on node-"), "{}", follow.said());
+    let candidates = world.ok(&["logs", "web", "--version", "1.1.0"]);
+    assert!(candidates.contains("1.1.0 listens") && !candidates.contains("1.0.0"), "{candidates}");
+    let (code, said) = world.run(&["logs", "web", "--version", "9.9.9"]);
+    assert!(code == 2 && said.contains("no instance of web 9.9.9"), "{code}: {said}");
+
+    world.ok(&["abort", "web", "--wait"]);
+    world.wait("its end", || follow.said().contains(" is removed").then_some(()));
+    assert_eq!(listening("1.0.0"), 4, "nothing twice: {}", follow.said());
+}
+
+#[test]
+fn the_journal_is_told_backwards_by_another_controller_as_by_the_one_that_wrote_it() {
+    let Some(world) = world("journal", &Setup::default()) else { return };
+    stories::up(&world);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.ok(&["abort", "web", "--wait"]);
+    let seen = world.snapshot().unwrap()["events"].as_array().unwrap().clone();
+    assert!(seen.len() > 20, "{seen:?}");
+    world.kill_controller();
+    world.ok(&["status"]);
+    let (mut told, mut before) = (Vec::new(), String::new());
+    loop {
+        let page = world.get(&format!("/v1/journal?limit=7{before}")).unwrap();
+        let mut events = page["events"].as_array().unwrap().clone();
+        events.append(&mut told);
+        told = events;
+        match page["before"].as_u64() {
+            Some(seq) => before = format!("&before={seq}"),
+            None => break,
+        }
+    }
+    assert_eq!(told[..seen.len()], seen[..]);
+    assert!(told[seen.len()..].iter().any(|e| e["kind"] == "controller_started"), "{told:?}");
+}

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Role, RolloutStatus};
+use super::{EventView, Role, RolloutStatus};
 use crate::text::Safe;
 
 /// Rollouts, the newest first.
@@ -14,6 +14,15 @@ pub struct History {
     pub rollouts: Vec<Past>,
     /// Whether there are older ones.
     pub more: bool,
+}
+
+/// A part of the journal, as people read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalPage {
+    /// What happened, the oldest first.
+    pub events: Vec<EventView>,
+    /// Before which fact the page before this one ends; null when this one begins with the first.
+    pub before: Option<u64>,
 }
 
 /// One rollout in short. Wall-clock times are milliseconds since 1970.

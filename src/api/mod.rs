@@ -8,9 +8,11 @@
 //! | `POST /v1/services/{service}/verbs` | [`VerbRequest`] | [`VerbReply`], else [`ApiError`] with status 400, 404, 409 or 503 |
 //! | `POST /v1/up`, `POST /v1/down` | [`FleetRequest`] | [`VerbReply`], else [`ApiError`] |
 //! | `GET /v1/instances/{id}/logs?tail=N&follow=BOOL` | | [`LogEntry`] a line, as JSON |
+//! | `GET /v1/services/{service}/logs?version=V&tail=N&follow=BOOL` | | [`MergedLog`] a line, as JSON: of all instances, or those of a version or revision, by the time the lines were written; `tail` is of each; at most 32 instances at a time |
 //! | `GET /v1/services/{service}/plan?version=V&fleet_file=F&fleet_hash=H&resolve=BOOL` | | [`PlanView`]; with `resolve` only for a version that the hosts or a registry have |
 //! | `GET /v1/instances/{id}` | | [`InstanceDetails`] |
 //! | `GET /v1/history?service=S&limit=N` | | [`History`] |
+//! | `GET /v1/journal?before=SEQ&limit=N` | | [`JournalPage`]: the last N events (500 at most) before a fact, or of all |
 //! | `GET /v1/rollouts/{id}` | | [`Story`] |
 //! | `GET /v1/rollouts/{id}/recording` | | [`Frame`] a line, as JSON: first a snapshot |
 //! | `POST /v1/stop` | | the controller ends; rollouts wait for the next one |
@@ -21,6 +23,7 @@ mod compare;
 mod delta;
 mod details;
 mod history;
+mod log;
 mod recording;
 mod report;
 mod status;
@@ -31,7 +34,8 @@ use serde::{Deserialize, Serialize};
 pub use compare::{ComparisonView, Finding, Interval, MeasuredView, wilson};
 pub use delta::{Change, Delta, TAIL};
 pub use details::InstanceDetails;
-pub use history::{History, Past, PastAct, PastCount, PastDowntime, PastPhase, Story};
+pub use history::{History, JournalPage, Past, PastAct, PastCount, PastDowntime, PastPhase, Story};
+pub use log::{LogEntry, MergedLog};
 pub use recording::{Frame, Shown};
 pub use report::{PlanHost, PlanPhase, PlanReport, plan_report};
 pub use status::{Status, StatusInstance, StatusRevision, StatusRollout, StatusService, status};
@@ -572,15 +576,6 @@ pub struct ProbeView {
     pub failures: u32,
     /// Failures in a row that make it unhealthy.
     pub fall: u32,
-}
-
-/// One log line of an instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogEntry {
-    /// From standard error.
-    pub stderr: bool,
-    /// The line.
-    pub text: Safe,
 }
 
 /// Something an operator wants.

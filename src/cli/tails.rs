@@ -8,7 +8,7 @@ use super::Exit;
 use super::fleet::{Fleet, failed};
 use super::follow::print;
 use super::out::{Output, complain, say, say_json};
-use crate::api::{Change, EventView, ProbeView};
+use crate::api::{Change, EventView, InstanceView, LogEntry, MergedLog, ProbeView, Snapshot};
 use crate::client::Update;
 use crate::controller::clock::utc;
 
@@ -43,6 +43,9 @@ pub(super) struct HealthArgs {
 pub(super) struct LogsArgs {
     /// An instance, or a service for all of its instances
     of: String,
+    /// Of a service: only the instances of this version
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
     /// Go on with what is written
     #[arg(long, short)]
     follow: bool,
@@ -149,25 +152,56 @@ pub(super) async fn logs(file: Option<&Path>, a: &LogsArgs) -> color_eyre::Resul
         Ok(s) => s,
         Err(e) => return Ok(failed(&e)),
     };
-    let of_service: Vec<String> =
-        snapshot.instances.iter().filter(|i| i.service.as_str() == a.of).map(|i| i.id.to_string()).collect();
-    let instances = if of_service.is_empty() { vec![a.of.clone()] } else { of_service };
-    let many = instances.len() > 1;
-    let mut streams = Vec::new();
-    for id in instances {
-        match fleet.client.logs(&id, a.tail, a.follow).await {
-            Ok(lines) => streams.push(lines.map(move |l| (id.clone(), l)).boxed()),
+    if snapshot.services.iter().any(|s| s.name.as_str() == a.of) {
+        return merged(&fleet, &snapshot, a).await;
+    }
+    if a.version.is_some() {
+        complain(&format!("pilothouse: --version is for a service, and {} is none\n", a.of));
+        return Ok(Exit::Usage);
+    }
+    let mut lines = match fleet.client.logs(&a.of, a.tail, a.follow).await {
+        Ok(lines) => lines,
+        Err(e) => return Ok(failed(&e)),
+    };
+    while let Some(line) = lines.next().await {
+        match line {
+            Ok(l) if a.output == Output::Json => say_json(&json(&a.of, &l))?,
+            Ok(l) => say(&format!("{}\n", l.text))?,
             Err(e) => return Ok(failed(&e)),
         }
     }
-    let mut lines = futures_util::stream::select_all(streams);
-    while let Some((id, line)) = lines.next().await {
+    Ok(Exit::Done)
+}
+
+fn json(instance: &str, l: &LogEntry) -> serde_json::Value {
+    serde_json::json!({"instance": instance, "stderr": l.stderr, "text": l.text, "at_ms": l.at_ms})
+}
+
+/// Of all instances of a service, by the time the lines were written.
+async fn merged(fleet: &Fleet, snapshot: &Snapshot, a: &LogsArgs) -> color_eyre::Result<Exit> {
+    let version = a.version.as_deref();
+    let of = |i: &&InstanceView| {
+        let wanted = |v| i.version.as_str() == v || i.revision.as_str() == v;
+        i.service.as_str() == a.of && version.is_none_or(wanted)
+    };
+    // Where others may come, each line says whose it is from the beginning.
+    let many = a.follow || snapshot.instances.iter().filter(of).count() > 1;
+    let mut lines = match fleet.client.merged_logs(&a.of, version, a.tail, a.follow).await {
+        Ok(lines) => lines,
+        Err(e) => return Ok(failed(&e)),
+    };
+    while let Some(line) = lines.next().await {
         match line {
-            Ok(l) if a.output == Output::Json => {
-                say_json(&serde_json::json!({"instance": id, "stderr": l.stderr, "text": l.text}))?;
+            Ok(MergedLog::Line { instance, line }) => match a.output {
+                Output::Json => say_json(&json(instance.as_str(), &line))?,
+                Output::Text if many => say(&format!("{instance} {}\n", line.text))?,
+                Output::Text => say(&format!("{}\n", line.text))?,
+            },
+            Ok(MergedLog::Note { instance, text }) => complain(&format!("pilothouse: {instance} {text}\n")),
+            Ok(MergedLog::Reads { instances, of }) if instances < of => {
+                complain(&format!("pilothouse: these are {instances} of {of} instances\n"));
             }
-            Ok(l) if many => say(&format!("{id} {}\n", l.text))?,
-            Ok(l) => say(&format!("{}\n", l.text))?,
+            Ok(MergedLog::Reads { .. }) => {}
             Err(e) => return Ok(failed(&e)),
         }
     }

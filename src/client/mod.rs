@@ -15,8 +15,8 @@ use reqwest::{Method, Response, Url};
 use serde::de::DeserializeOwned;
 
 use crate::api::{
-    API_VERSION, ApiError, Delta, FleetRequest, Frame, Hello, History, InstanceDetails, LogEntry, PlanView,
-    Snapshot, Story, Verb, VerbReply, VerbRequest,
+    API_VERSION, ApiError, Delta, FleetRequest, Frame, Hello, History, InstanceDetails, JournalPage,
+    LogEntry, MergedLog, PlanView, Snapshot, Story, Verb, VerbReply, VerbRequest,
 };
 use crate::text::Safe;
 
@@ -87,6 +87,9 @@ pub enum Update {
 pub type Updates = BoxStream<'static, Result<Update, ClientError>>;
 /// Log lines, oldest first. Ends after its first error.
 pub type LogLines = BoxStream<'static, Result<LogEntry, ClientError>>;
+
+/// Log lines of several instances. Ends after its first error.
+pub type MergedLines = BoxStream<'static, Result<MergedLog, ClientError>>;
 
 /// Frames of a recording. Ends after its first error.
 pub type Frames = BoxStream<'static, Result<Frame, ClientError>>;
@@ -193,6 +196,15 @@ impl Client {
         self.ask(Method::GET, url, None::<&()>, ACT).await
     }
 
+    /// The last `limit` events before a fact of the journal.
+    pub async fn journal(&self, before: u64, limit: u32) -> Result<JournalPage, ClientError> {
+        let mut url = self.url(&["v1", "journal"]);
+        url.query_pairs_mut()
+            .append_pair("before", &before.to_string())
+            .append_pair("limit", &limit.to_string());
+        self.ask(Method::GET, url, None::<&()>, ACT).await
+    }
+
     /// One rollout in full.
     pub async fn story(&self, rollout: &str) -> Result<Story, ClientError> {
         self.ask(Method::GET, self.url(&["v1", "rollouts", rollout]), None::<&()>, ACT).await
@@ -214,6 +226,28 @@ impl Client {
         let what = "logs";
         let response = self.open(url, what).await?;
         // A quiet application is no fault, so following has no deadline; fetching a tail has one.
+        let silence = if follow { None } else { Some(SILENCE) };
+        Ok(lines(what, sse::Lines::new(self.body(response, what, silence), MAX_LINE)))
+    }
+
+    /// The last `tail` log lines of each instance of a service, or of one of its versions, merged; and with `follow` those
+    /// that come, also of instances that come later.
+    pub async fn merged_logs(
+        &self,
+        service: &str,
+        version: Option<&str>,
+        tail: u32,
+        follow: bool,
+    ) -> Result<MergedLines, ClientError> {
+        let mut url = self.url(&["v1", "services", service, "logs"]);
+        url.query_pairs_mut()
+            .append_pair("tail", &tail.to_string())
+            .append_pair("follow", &follow.to_string());
+        if let Some(version) = version {
+            url.query_pairs_mut().append_pair("version", version);
+        }
+        let what = "logs";
+        let response = self.open(url, what).await?;
         let silence = if follow { None } else { Some(SILENCE) };
         Ok(lines(what, sse::Lines::new(self.body(response, what, silence), MAX_LINE)))
     }

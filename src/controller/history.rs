@@ -1,6 +1,8 @@
 //! Past rollouts, read from the journal: beside the loop that writes it, over a connection of its own that cannot write,
 //! and never more than so much.
 
+mod pages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +11,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use crate::api::{History, Past, PastAct, PastCount, PastDowntime, PastPhase, Role, RolloutStatus, Story};
+use crate::api::{
+    History, JournalPage, Past, PastAct, PastCount, PastDowntime, PastPhase, Role, RolloutStatus, Story,
+};
 use crate::fleet::names::{Bp, HostName, InstanceId, Millis, RevisionId, RolloutId, ServiceName, Version};
 use crate::rollout::decide::{OURSELVES, gate_text};
 use crate::rollout::fact::{By, Counted};
@@ -58,6 +62,7 @@ pub enum HistoryError {
 pub struct Reader {
     path: PathBuf,
     turns: Arc<Semaphore>,
+    pages: pages::Pages,
 }
 
 /// A fact, as far as a rollout's story needs it. What else there is, also what a later version adds, is passed over.
@@ -180,7 +185,7 @@ impl Reader {
     /// A reader of the journal at `path`.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self { path, turns: Arc::new(Semaphore::new(READERS)) }
+        Self { path, turns: Arc::new(Semaphore::new(READERS)), pages: pages::Pages::default() }
     }
 
     /// The newest rollouts, of one service or of all; at most `limit` and at most [`MOST`].
@@ -197,6 +202,15 @@ impl Reader {
     /// When the journal cannot be read.
     pub async fn story(&self, rollout: RolloutId) -> Result<Option<Story>, HistoryError> {
         self.read(move |db| story(db, &rollout)).await
+    }
+
+    /// The last `limit` events before a fact, or of all; at most [`pages::MOST`].
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub async fn journal(&self, before: Option<u64>, limit: usize) -> Result<JournalPage, HistoryError> {
+        let pages = self.pages.clone();
+        self.read(move |db| pages.page(db, before, limit)).await
     }
 
     /// On a thread of its own: whoever steers never waits for a reader.

@@ -1,5 +1,7 @@
 //! The API server: HTTP over the Unix socket. It asks the helm and shows what the helm publishes; it decides nothing.
 
+mod logs;
+
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,7 +32,7 @@ use super::samples;
 use super::secrets::Identity;
 use super::view;
 use crate::api::{
-    ApiError, Delta, ErrorCode, FleetRequest, Hello, History, InstanceDetails, LogEntry, PlanView,
+    ApiError, Delta, ErrorCode, FleetRequest, Hello, History, InstanceDetails, JournalPage, PlanView,
     RolloutStatus, Snapshot, Story, Verb, VerbReply, VerbRequest,
 };
 use crate::engine::Engine;
@@ -110,8 +112,10 @@ pub async fn serve(listener: UnixListener, server: Server) -> std::io::Result<()
         .route("/v1/services/{service}/verbs", post(verb))
         .route("/v1/services/{service}/plan", get(plan))
         .route("/v1/instances/{id}", get(details))
-        .route("/v1/instances/{id}/logs", get(logs))
+        .route("/v1/instances/{id}/logs", get(logs::one))
+        .route("/v1/services/{service}/logs", get(logs::merged))
         .route("/v1/history", get(history))
+        .route("/v1/journal", get(journal))
         .route("/v1/rollouts/{id}", get(story))
         .route("/v1/rollouts/{id}/recording", get(recording))
         .route("/v1/up", post(up))
@@ -420,6 +424,17 @@ async fn history(Shared(s): Shared<Server>, Query(q): Query<HistoryQuery>) -> An
     }
 }
 
+#[derive(Deserialize)]
+struct JournalQuery {
+    before: Option<u64>,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+async fn journal(Shared(s): Shared<Server>, Query(q): Query<JournalQuery>) -> Answer<JournalPage> {
+    s.history.journal(q.before, q.limit).await.map(Json).map_err(|e| unreadable(&e))
+}
+
 async fn story(Shared(s): Shared<Server>, UrlPath(id): UrlPath<String>) -> Answer<Story> {
     let id: RolloutId = name(&id, "rollout")?;
     let story = s.history.story(id.clone()).await.map_err(|e| unreadable(&e))?;
@@ -489,18 +504,22 @@ impl Server {
     async fn engine_of(&self, id: &str) -> Result<(InstanceId, Arc<dyn Engine>), ApiError> {
         let id: InstanceId = name(id, "instance")?;
         let state = self.state().await?;
-        let not_found = || ApiError {
+        let engine = self.engine_in(&state, &id).ok_or_else(|| ApiError {
             code: ErrorCode::NotFound,
             message: Safe::new(&format!("no instance {id}")),
             hint: Some("pilothouse status lists them".into()),
-        };
+        })?;
+        Ok((id, engine))
+    }
+
+    /// The same, in a state that is at hand.
+    fn engine_in(&self, state: &State, id: &InstanceId) -> Option<Arc<dyn Engine>> {
         let hook = |s: &ServiceState| {
-            s.rollout.as_ref()?.hooks.iter().find(|h| h.instance == id).map(|h| h.host.clone())
+            s.rollout.as_ref()?.hooks.iter().find(|h| h.instance == *id).map(|h| h.host.clone())
         };
-        let at = |s: &ServiceState| s.instances.get(&id).map(|i| i.host.clone()).or_else(|| hook(s));
-        let host = state.services.values().find_map(at).ok_or_else(not_found)?;
-        let host = state.fleet.as_ref().and_then(|f| f.hosts.get(&host)).ok_or_else(not_found)?;
-        Ok((id, self.hands.engine(host)))
+        let at = |s: &ServiceState| s.instances.get(id).map(|i| i.host.clone()).or_else(|| hook(s));
+        let host = state.services.values().find_map(at)?;
+        Some(self.hands.engine(state.fleet.as_ref()?.hosts.get(&host)?))
     }
 
     async fn state(&self) -> Result<State, ApiError> {
@@ -607,40 +626,6 @@ impl Watchers {
         names.sort();
         Input::Watchers { names, usage: list.iter().any(|(.., usage)| *usage) }
     }
-}
-
-#[derive(Deserialize)]
-struct LogsQuery {
-    #[serde(default = "default_tail")]
-    tail: usize,
-    #[serde(default)]
-    follow: bool,
-}
-
-fn default_tail() -> usize {
-    100
-}
-
-async fn logs(
-    Shared(s): Shared<Server>,
-    UrlPath(id): UrlPath<String>,
-    Query(q): Query<LogsQuery>,
-) -> Result<Response, ApiError> {
-    let (id, engine) = s.engine_of(&id).await?;
-    let lines = engine.logs(&s.fleet, &id, q.tail.min(10_000), q.follow).await;
-    let lines = lines.map_err(|e| ApiError {
-        code: ErrorCode::Unavailable,
-        message: Safe::new(&format!("logs of {id}: {e}")),
-        hint: None,
-    })?;
-    let json = lines.map(|l| {
-        let entry = LogEntry { stderr: l.stderr, text: l.text };
-        let mut line = serde_json::to_string(&entry).unwrap_or_default();
-        line.push('\n');
-        Ok::<_, Infallible>(Bytes::from(line))
-    });
-    let body = axum::body::Body::from_stream(json);
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
 /// Binds the socket, 0600, in place of one that a dead controller left. The fleet's lock must be held.

@@ -50,6 +50,8 @@ pub struct LogLine {
     pub stderr: bool,
     /// The line, cleaned and cut.
     pub text: Safe,
+    /// When it was written, by its host's clock, in milliseconds since 1970; `None` where nobody noted it.
+    pub at_ms: Option<u64>,
 }
 
 /// What an engine says of one instance when somebody asks, beyond what is watched all the time. No value of its

@@ -16,15 +16,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::End;
 use super::clipboard::Between;
+use super::journal::PAGE;
 use super::keys::Key;
 use super::link::Link;
+use super::logs::Whose;
 use super::model::{Loudness, Model, Planned};
 use super::replay::Player;
 use super::screen::Screen;
 use super::term::{self, Guard};
 use super::theme::Theme;
 use super::update::{Cmd, Msg, update};
-use crate::api::{Verb, VerbReply, VerbRequest};
+use crate::api::{MergedLog, Verb, VerbReply, VerbRequest};
 use crate::client::{Client, ClientError};
 use crate::text::Safe;
 
@@ -42,8 +44,6 @@ const QUEUE: usize = 64;
 const BATCH: usize = 256;
 /// After a signal to end, a screen that hangs in a write is ended.
 const HANG: Duration = Duration::from_secs(4);
-/// Lines asked for when a log is opened.
-const LOG_TAIL: u32 = 500;
 /// How long leaving waits for the answer to a verb that is on its way.
 pub(super) const LAST_WORD: Duration = Duration::from_secs(3);
 
@@ -302,13 +302,13 @@ impl App {
                     let _ = news.send(Msg::Planned { service, version, result: result.map(Box::new) }).await;
                 });
             }
-            Cmd::Follow { generation, instance } => {
+            Cmd::Follow { generation, whose, tail } => {
                 self.stop_log();
                 let socket = self.link.socket.clone();
                 self.log_job = Some(self.jobs.spawn(async move {
                     let why = match client {
                         None => nobody(socket).to_string().into(),
-                        Some(client) => follow(&client, generation, &instance, &news).await,
+                        Some(client) => follow(&client, generation, whose, tail, &news).await,
                     };
                     let _ = news.send(Msg::LogEnd { generation, why }).await;
                 }));
@@ -321,6 +321,16 @@ impl App {
                         Some(client) => client.details(instance.as_str()).await,
                     };
                     let _ = news.send(Msg::Details { instance, result: result.map(Box::new) }).await;
+                });
+            }
+            Cmd::Journal { before } => {
+                let socket = self.link.socket.clone();
+                self.jobs.spawn(async move {
+                    let result = match client {
+                        None => Err(nobody(socket)),
+                        Some(client) => client.journal(before, PAGE).await,
+                    };
+                    let _ = news.send(Msg::Journal(result)).await;
                 });
             }
             Cmd::Unfollow => self.stop_log(),
@@ -415,8 +425,19 @@ async fn plan(
     Ok(Planned { plan, fleet_hash })
 }
 
-async fn follow(client: &Client, generation: u64, instance: &Safe, news: &mpsc::Sender<Msg>) -> Safe {
-    let lines = match client.logs(instance.as_str(), LOG_TAIL, true).await {
+async fn follow(client: &Client, generation: u64, whose: Whose, tail: u32, news: &mpsc::Sender<Msg>) -> Safe {
+    let lines = match &whose {
+        Whose::Service(service) => client.merged_logs(service.as_str(), None, tail, true).await,
+        Whose::Version { service, version } => {
+            client.merged_logs(service.as_str(), Some(version.as_str()), tail, true).await
+        }
+        Whose::Instance(instance) => client.logs(instance.as_str(), tail, true).await.map(|lines| {
+            let instance = instance.clone();
+            let line = move |line| MergedLog::Line { instance: instance.clone(), line };
+            lines.map(move |l| l.map(&line)).boxed()
+        }),
+    };
+    let lines = match lines {
         Ok(lines) => lines,
         Err(e) => return e.to_string().into(),
     };

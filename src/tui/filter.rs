@@ -60,6 +60,8 @@ pub struct Filter {
     input: Input,
     negate: bool,
     test: Test,
+    /// Finds in a text what the test finds; `None` where what is left out is what matters.
+    finder: Option<Regex>,
     wrong: Option<Safe>,
 }
 
@@ -137,7 +139,27 @@ impl Filter {
                 }
             }
         };
+        self.finder = match &test {
+            _ if negate => None,
+            Test::All => None,
+            Test::Any(_) | Test::Exact(_) => {
+                RegexBuilder::new(&regex::escape(text)).case_insensitive(!capital).build().ok()
+            }
+            Test::Pattern(pattern) => Some(pattern.clone()),
+        };
         (self.negate, self.test) = (negate, test);
+    }
+
+    /// Whether it finds something in what it leaves, which can then be marked and walked through.
+    #[must_use]
+    pub fn finds(&self) -> bool {
+        self.finder.is_some()
+    }
+
+    /// Where in a text it finds something, in bytes.
+    pub fn spans(&self, text: &str) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let found = self.finder.iter().flat_map(move |f| f.find_iter(text));
+        found.map(|m| m.range()).filter(|r| !r.is_empty())
     }
 
     /// Whether something with these fields belongs into the list.
@@ -212,6 +234,20 @@ mod tests {
         assert!(!takes("1.5.0", &["1x5x0"]));
         assert!(takes("1.[45].0", &["1.5.0"]));
         assert!(takes("node-(1|3)$", &["node-3"]) && !takes("node-(1|3)$", &["node-31"]));
+    }
+
+    #[test]
+    fn what_it_finds_is_where_it_is_whatever_the_case_and_nothing_where_it_leaves_out() {
+        let spans = |text: &str, line: &str| -> Vec<String> {
+            filter(text).spans(line).map(|r| line.get(r).unwrap().to_owned()).collect()
+        };
+        assert_eq!(spans("err", "ERR 서비스 err Err"), ["ERR", "err", "Err"]);
+        assert_eq!(spans("ERR", "ERR err"), ["ERR"]);
+        assert_eq!(spans("비", "서비스"), ["비"]);
+        assert_eq!(spans("5.0", "1.5.0 1x5x0"), ["5.0"]);
+        assert_eq!(spans("[45]xx|x*", "4xx b"), ["4xx"], "what matches nothing marks nothing");
+        assert_eq!(spans("!err", "err"), [] as [&str; 0]);
+        assert!(filter("err").finds() && !filter("!err").finds() && !filter("").finds());
     }
 
     #[test]

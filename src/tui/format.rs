@@ -9,6 +9,20 @@ pub fn clock(ms: u64) -> String {
     format!("{:02}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
 }
 
+/// `11-21 12:04:31`: with the month and the day.
+#[must_use]
+pub fn date(ms: u64) -> String {
+    // Counted in years that begin in March, in eras of 400 of them (Hinnant, "chrono-Compatible Low-Level Date
+    // Algorithms").
+    let of_era = (ms / 86_400_000 + 719_468) % 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    format!("{month:02}-{day:02} {}", clock(ms))
+}
+
 /// One unit: `45s`, `6m`, `3h`, `12d`.
 #[must_use]
 pub fn age(ms: u64) -> String {
@@ -120,6 +134,14 @@ pub fn count(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_the_calendars() {
+        assert_eq!(date(0), "01-01 00:00:00");
+        assert_eq!(date(951_782_400_000), "02-29 00:00:00");
+        assert_eq!(date(1_795_273_445_000), "11-21 15:04:05");
+        assert_eq!(date(1_798_761_599_000), "12-31 23:59:59");
+    }
 
     #[test]
     fn numbers_read_as_people_write_them() {

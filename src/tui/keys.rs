@@ -107,6 +107,16 @@ pub enum Action {
     Deploy,
     /// Open the log pane.
     Logs,
+    /// The logs of all instances of a version.
+    LogsOfVersion,
+    /// The logs of all instances of a service.
+    LogsOfService,
+    /// From an instance's logs to those of its version, then of its service, then back.
+    Widen,
+    /// To the next line that the filter finds, with all lines around it.
+    NextMatch,
+    /// To the one before.
+    PreviousMatch,
     /// Type a filter.
     Filter,
     /// Type a command.
@@ -133,6 +143,8 @@ pub enum Action {
     Fold,
     /// Unfold the selected group.
     Unfold,
+    /// The events pane on the whole screen.
+    Journal,
     /// Give the focused pane the whole screen, or take it back.
     Zoom,
     /// Open or close the help page.
@@ -303,7 +315,15 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
         Action::Rollback => verb(VerbKind::Rollback),
         Action::Retry => verb(VerbKind::Retry),
         Action::Deploy => verb(VerbKind::Deploy),
-        Action::Logs if model.replay.is_some() => Err("logs are not recorded".into()),
+        Action::Widen | Action::NextMatch | Action::PreviousMatch if model.logs.is_none() => {
+            Err("open logs first".into())
+        }
+        Action::Logs | Action::LogsOfVersion | Action::LogsOfService | Action::Widen => {
+            logs_of(model, action)
+        }
+        Action::NextMatch | Action::PreviousMatch if !model.filters.of(List::Logs).finds() => {
+            Err("nothing is searched for: / first, then n goes through what it finds".into())
+        }
         Action::Copy if model.selected().is_none() => Err("nothing is selected that could be copied".into()),
         Action::Details if model.instance_view().is_none() => Err("no instance is selected".into()),
         Action::Fold | Action::Unfold if model.filters.of(List::Fleet).active() => {
@@ -311,11 +331,6 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
         }
         Action::Fold if model.rows.is_empty() => Err("there is no instance to fold".into()),
         Action::Unfold if !model.tree.on => Err("nothing is folded".into()),
-        Action::Logs => match (model.live(), model.instance_view()) {
-            (true, Some(_)) => Ok(()),
-            (true, None) => Err("no instance is selected".into()),
-            (false, _) => Err("logs come from the controller, which is lost".into()),
-        },
         Action::Confirm => match &model.overlay {
             Overlay::Dialog(d) if d.moved_on(model).is_some() => {
                 Err("it has changed since you opened this".into())
@@ -324,6 +339,21 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
             _ => Ok(()),
         },
         _ => Ok(()),
+    }
+}
+
+/// Whether there are logs to show now, and whose they are.
+fn logs_of(model: &Model, action: Action) -> Result<(), String> {
+    if model.replay.is_some() {
+        return Err("logs are not recorded".into());
+    }
+    if !model.live() {
+        return Err("logs come from the controller, which is lost".into());
+    }
+    match model.logs_of(action) {
+        Some(_) => Ok(()),
+        None if !model.rows.is_empty() => Err("no instance is selected".into()),
+        None => Err("there is no instance yet whose logs could be shown".into()),
     }
 }
 

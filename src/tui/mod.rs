@@ -8,6 +8,8 @@
 //! | `update` | what each message does to the model, and what is to be done outside |
 //! | `palette` | commands by name: what is offered for a text, and what it means |
 //! | `filter` | what a list is filtered by |
+//! | `journal` | what happened before the events of the picture |
+//! | `logs`, `level` | the lines of the log pane, and how serious one is |
 //! | `dialog` | questions before something happens, and what counts as an answer |
 //! | `keys` | the one table of keys: dispatch, bar, help page and palette |
 //! | `view` | the picture, one pane per file, each a pure function of the model |
@@ -27,8 +29,11 @@ pub mod filter;
 #[doc(hidden)]
 pub mod fixture;
 mod format;
+pub mod journal;
 pub mod keys;
+pub mod level;
 mod link;
+pub mod logs;
 pub mod model;
 pub mod palette;
 pub mod replay;

@@ -1,27 +1,24 @@
 //! All that the cockpit knows. No I/O, no clock: time is an input, in milliseconds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::api::{
-    API_VERSION, HealthView, InstanceDetails, InstanceView, LogEntry, PlanView, RolloutStatus, ServiceView,
-    Snapshot, Trends, VerbKind,
+    API_VERSION, HealthView, InstanceDetails, InstanceView, PlanView, RolloutStatus, ServiceView, Snapshot,
+    Trends, VerbKind,
 };
 use crate::client::ClientError;
 use crate::text::Safe;
 
 use super::dialog::Dialog;
-use super::filter::{Filter, Filters, List};
+use super::filter::{Filters, List};
 use super::format;
+use super::journal::Journal;
 use super::keys::Table;
+use super::logs::Logs;
 use super::palette::Palette;
 use super::rows::Sort;
 use super::theme::Palette as Colours;
 use super::tree::{Row, Tree};
-
-/// Log lines kept.
-pub const LOG_LINES: usize = 2000;
-/// Characters of a log line kept.
-pub const LOG_CHARS: usize = 1000;
 
 /// How things stand with the controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,75 +117,6 @@ pub struct Notice {
     pub text: Safe,
     /// When it goes away by itself; a bad one stays until the next key.
     pub until_ms: Option<u64>,
-}
-
-/// Log lines of one instance.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Logs {
-    /// Whose.
-    pub instance: Safe,
-    /// Which opening of the pane they belong to: lines of an earlier one are ignored.
-    pub generation: u64,
-    /// The lines, oldest first; at most [`LOG_LINES`].
-    pub lines: VecDeque<LogEntry>,
-    /// Lines that were pushed out.
-    pub dropped: u64,
-    /// Which of the lines the filter leaves, counted from the first that ever came; only while there is a filter.
-    pub hits: Option<VecDeque<u64>>,
-    /// Lines (of those the filter leaves) between the last line shown and the last there is; 0 follows.
-    pub back: usize,
-    /// Columns scrolled to the right.
-    pub left: usize,
-    /// Why no more lines come.
-    pub ended: Option<Safe>,
-}
-
-impl Logs {
-    /// Takes a line in.
-    pub fn push(&mut self, line: LogEntry, filter: &Filter) {
-        let hit = filter.matches([line.text.as_str()]);
-        let number = self.dropped + self.lines.len() as u64;
-        self.lines.push_back(line);
-        if let Some(hits) = self.hits.as_mut().filter(|_| hit) {
-            hits.push_back(number);
-        }
-        if self.back > 0 && (hit || self.hits.is_none()) {
-            self.back += 1;
-        }
-        if self.lines.len() > LOG_LINES {
-            self.lines.pop_front();
-            let hits = self.hits.as_mut();
-            if let Some(hits) = hits.filter(|h| h.front() == Some(&self.dropped)) {
-                hits.pop_front();
-            }
-            self.dropped += 1;
-        }
-        self.back = self.back.min(self.count().saturating_sub(1));
-    }
-
-    /// Looks at all lines again, through another filter.
-    pub fn refilter(&mut self, filter: &Filter) {
-        let numbered = self.lines.iter().zip(self.dropped..);
-        let hits = || numbered.filter(|(l, _)| filter.matches([l.text.as_str()])).map(|(_, n)| n).collect();
-        self.hits = filter.active().then(hits);
-        self.back = 0;
-    }
-
-    /// Lines that the filter leaves.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.hits.as_ref().map_or(self.lines.len(), VecDeque::len)
-    }
-
-    /// The line `n` of those.
-    #[must_use]
-    pub fn line(&self, n: usize) -> Option<&LogEntry> {
-        let at = match &self.hits {
-            None => n,
-            Some(hits) => usize::try_from(hits.get(n)?.checked_sub(self.dropped)?).ok()?,
-        };
-        self.lines.get(at)
-    }
 }
 
 /// One line of typing.
@@ -333,6 +261,8 @@ pub struct Model {
     pub filtering: Option<List>,
     /// Probes scrolled back.
     pub health_back: usize,
+    /// What happened before the events of the snapshot.
+    pub journal: Journal,
     /// Events scrolled back.
     pub events_back: usize,
 
@@ -407,7 +337,7 @@ impl Model {
         }
         let nth_last = |count: usize, back: usize| count.checked_sub(back + 1);
         if let Some(logs) = &self.logs {
-            return Some(logs.line(nth_last(logs.count(), logs.back)?)?.text.as_str().to_owned());
+            return Some(logs.line(logs.cursor()?)?.text.as_str().to_owned());
         }
         match self.focus {
             Pane::Services => Some(self.service.as_ref()?.as_str().to_owned()),

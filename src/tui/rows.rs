@@ -244,21 +244,14 @@ impl Model {
     /// The events that the events pane shows.
     #[must_use]
     pub fn events(&self) -> Vec<&EventView> {
-        let all = self.snapshot.as_ref().map(|s| s.events.as_slice()).unwrap_or_default();
-        all.iter().filter(|e| self.shows_event(e)).collect()
+        let now = self.snapshot.as_ref().map(|s| s.events.as_slice()).unwrap_or_default();
+        self.journal.shown().chain(now.iter().filter(|e| self.shows_event(e))).collect()
     }
 
     /// Whether a new event is one more line of the events pane.
     #[must_use]
     pub fn shows_event(&self, e: &EventView) -> bool {
-        let level = match e.level {
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        };
-        let about = [&e.service, &e.rollout].into_iter().flatten().map(Safe::as_str);
-        let said = [e.text.as_str(), e.by.as_str(), e.kind.as_str(), level];
-        self.filters.of(List::Events).matches(said.into_iter().chain(about))
+        event_matches(e, self.filters.of(List::Events))
     }
 
     /// Moves the selection in the fleet pane to row `to`.
@@ -281,6 +274,19 @@ fn rank(role: Role) -> u8 {
         Role::Stable => 1,
         Role::Old => 2,
     }
+}
+
+/// Whether a filter leaves an event.
+#[must_use]
+pub fn event_matches(e: &EventView, filter: &Filter) -> bool {
+    let level = match e.level {
+        Level::Info => "info",
+        Level::Warn => "warn",
+        Level::Error => "error",
+    };
+    let about = [&e.service, &e.rollout].into_iter().flatten().map(Safe::as_str);
+    let said = [e.text.as_str(), e.by.as_str(), e.kind.as_str(), level];
+    filter.matches(said.into_iter().chain(about))
 }
 
 fn probe_matches(p: &ProbeView, filter: &Filter) -> bool {

@@ -375,9 +375,14 @@ impl World {
 
     /// The controller's snapshot, when one answers. Starts nothing.
     pub fn snapshot(&self) -> Option<Value> {
+        self.get("/v1/snapshot")
+    }
+
+    /// What the controller answers, when one does. Starts nothing.
+    pub fn get(&self, path: &str) -> Option<Value> {
         let mut stream = UnixStream::connect(self.state_dir().join("control.sock")).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        stream.write_all(b"GET /v1/snapshot HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n").ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: c\r\nConnection: close\r\n\r\n").ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()

@@ -12,8 +12,8 @@ use axum::{Json, Router};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use pilothouse::api::{
-    ApiError, Change, Delta, ErrorCode, EventView, LogEntry, Role, RolloutStatus, Snapshot, Verb, VerbKind,
-    VerbReply, VerbRequest,
+    ApiError, Change, Delta, ErrorCode, EventView, JournalPage, LogEntry, MergedLog, Role, RolloutStatus,
+    Snapshot, Verb, VerbKind, VerbReply, VerbRequest,
 };
 use pilothouse::text::Safe;
 use pilothouse::tui::fixture;
@@ -88,6 +88,8 @@ impl Canned {
             .route("/v1/services/{service}/plan", get(|| async { Json(fixture::plan()) }))
             .route("/v1/instances/{id}", get(|| async { Json(fixture::details()) }))
             .route("/v1/instances/{id}/logs", get(logs))
+            .route("/v1/services/{service}/logs", get(merged))
+            .route("/v1/journal", get(journal))
             .with_state(self);
         axum::serve(listener, app).await.unwrap();
     }
@@ -178,8 +180,28 @@ async fn verb(
 async fn logs(Segment(id): Segment<String>) -> Body {
     let lines = (0u32..40).map(move |n| {
         let text = format!("{n} {id} GET /cart 200 {}ms \u{1b}[31m", n % 7 + 2);
-        let entry = LogEntry { stderr: n % 10 == 9, text: text.into() };
+        let entry = LogEntry { stderr: n % 10 == 9, text: text.into(), at_ms: None };
         Ok::<_, std::io::Error>(Bytes::from(serde_json::to_string(&entry).unwrap() + "\n"))
     });
     Body::from_stream(stream::iter(lines).chain(stream::pending()))
+}
+
+/// Two instances, in turn.
+async fn merged() -> Body {
+    let lines = (0u32..40).map(move |n| {
+        let instance = Safe::from(["web-7f3a0b11-1", "web-9c1e0a77-1"][n as usize % 2]);
+        let text = format!("{n} {} GET /cart 200", if n % 10 == 9 { "ERROR" } else { "INFO" });
+        let line = LogEntry { stderr: false, text: text.into(), at_ms: Some(n.into()) };
+        let line = MergedLog::Line { instance, line };
+        Ok::<_, std::io::Error>(Bytes::from(serde_json::to_string(&line).unwrap() + "\n"))
+    });
+    let first = serde_json::to_string(&MergedLog::Reads { instances: 2, of: 2 }).unwrap() + "\n";
+    let first = stream::once(async { Ok(Bytes::from(first)) });
+    Body::from_stream(first.chain(stream::iter(lines)).chain(stream::pending()))
+}
+
+/// The one page before the picture.
+async fn journal() -> Json<JournalPage> {
+    let event = EventView { seq: 1, text: "the very first event".into(), ..EventView::default() };
+    Json(JournalPage { events: vec![event], before: None })
 }

@@ -298,3 +298,70 @@ async fn the_last_of_many_rollouts_is_told_at_once() {
     assert_eq!(again.as_ref(), Some(&last));
     assert!(w.reader().history(None, 10).await.is_ok());
 }
+
+/// The whole journal, page by page from its end.
+async fn backwards(reader: &Reader, limit: usize) -> (Vec<crate::api::EventView>, usize) {
+    let (mut events, mut before, mut pages) = (Vec::new(), None, 0);
+    loop {
+        let mut page = reader.journal(before, limit).await.unwrap();
+        assert!(page.events.len() <= limit);
+        pages += 1;
+        page.events.append(&mut events);
+        events = page.events;
+        before = page.before;
+        if before.is_none() {
+            return (events, pages);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_journal_is_told_backwards_as_it_was_told_when_it_was_written() {
+    let mut w = Written::new();
+    assert_eq!(w.reader().journal(None, 10).await.unwrap(), crate::api::JournalPage::default());
+    for n in 1..=20 {
+        let rollout =
+            w.start("web", n, (n > 1).then(|| u32::try_from(n).unwrap() - 1), u32::try_from(n).unwrap());
+        let (service, phase) = (fixture::web(), 1);
+        w.add(Fact::PhaseEntered { service, rollout: rollout.clone(), phase, by: "alice".into() });
+        w.promoted(&rollout);
+    }
+    let reader = w.reader();
+    let (all, _) = backwards(&reader, 500).await;
+    assert_eq!(all.len(), 60, "{all:#?}");
+    let versions = |n: u32| fixture::revision(&fixture::fleet(2, 2, 1, fixture::steps(PLAN)), n).version;
+    let told: Vec<&str> = all.iter().skip(3).take(3).map(|e| e.text.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            format!("web: canary web-2 from {} to {}", versions(1), versions(2)),
+            "web: phase 2 of 3: 25%".to_owned(),
+            format!("web: {} serves everything: done", versions(2)),
+        ]
+    );
+    assert_eq!((all[4].by.as_str(), all[4].rollout.as_ref().unwrap().as_str()), ("alice", "web-2"));
+    // However long the pages are, and whoever asked before.
+    for limit in [1, 7, 60] {
+        assert_eq!(backwards(&reader, limit).await.0, all, "{limit}");
+        assert_eq!(backwards(&w.reader(), limit).await.0, all, "{limit}");
+    }
+    let at = all[30].seq;
+    let page = reader.journal(Some(at), 5).await.unwrap();
+    assert_eq!((page.events.as_slice(), page.before), (&all[25..30], Some(all[25].seq)));
+    // News are seen, and a page before what is not there yet is the last.
+    w.add(Fact::ControllerStarted { version: "1".into(), pid: 1 });
+    let page = reader.journal(Some(1_000_000), 1).await.unwrap();
+    assert_eq!(page.events[0].kind.as_str(), "controller_started");
+    assert_eq!(backwards(&reader, 500).await.0.len(), 61);
+}
+
+#[tokio::test]
+async fn long_stretches_that_nobody_needs_to_read_are_passed_over_a_part_at_a_time() {
+    let mut w = Written::new();
+    w.start("web", 1, None, 1);
+    w.journal.append(Millis(w.wall), w.wall, vec![Fact::ClockReached {}; 12_000]).unwrap();
+    let page = w.reader().journal(None, 10).await.unwrap();
+    assert_eq!((page.events.len(), page.before), (0, Some(7_003)));
+    let (all, pages) = backwards(&w.reader(), 10).await;
+    assert_eq!((all.len(), pages), (1, 3));
+}

@@ -36,10 +36,11 @@ pub(super) fn logs(
     let docker = inner.client.docker()?.clone();
     let (send, receive) = mpsc::channel(256);
     tokio::spawn(async move {
-        let first = LogsOptionsBuilder::default().stdout(true).stderr(true).follow(follow);
-        let mut options = first.tail(&tail.to_string()).build();
+        let options =
+            |follow| LogsOptionsBuilder::default().stdout(true).stderr(true).timestamps(true).follow(follow);
+        let mut wanted = options(follow).tail(&tail.to_string()).build();
         loop {
-            if copy_lines(docker.logs(&container, Some(options)), &send).await.is_break() || !follow {
+            if copy_lines(docker.logs(&container, Some(wanted)), &send).await.is_break() || !follow {
                 return;
             }
             // dockerd ends the stream with the process; the instance may be started again.
@@ -58,8 +59,7 @@ pub(super) fn logs(
                 }
             };
             let since = i32::try_from(since).unwrap_or(i32::MAX);
-            options =
-                LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).since(since).build();
+            wanted = options(true).since(since).build();
         }
     });
     Ok(receiving(receive))
@@ -70,6 +70,7 @@ async fn copy_lines(
     send: &mpsc::Sender<LogLine>,
 ) -> std::ops::ControlFlow<()> {
     let (mut out, mut err) = (Splitter::default(), Splitter::default());
+    let mut last = None;
     loop {
         let frame = tokio::select! {
             frame = frames.next() => frame,
@@ -78,17 +79,21 @@ async fn copy_lines(
         let mut lines = Vec::new();
         let ended = match frame {
             Some(Ok(LogOutput::StdErr { message })) => {
-                err.feed(&message, |l| lines.push(line(true, l)));
+                let (at, text) = stamped(&message);
+                last = at.or(last);
+                err.feed(text, |l| lines.push(line(true, at, l)));
                 false
             }
             Some(Ok(LogOutput::StdOut { message } | LogOutput::Console { message })) => {
-                out.feed(&message, |l| lines.push(line(false, l)));
+                let (at, text) = stamped(&message);
+                last = at.or(last);
+                out.feed(text, |l| lines.push(line(false, at, l)));
                 false
             }
             Some(Ok(LogOutput::StdIn { .. })) => false,
             Some(Err(_)) | None => {
-                out.finish(|l| lines.push(line(false, l)));
-                err.finish(|l| lines.push(line(true, l)));
+                out.finish(|l| lines.push(line(false, last, l)));
+                err.finish(|l| lines.push(line(true, last, l)));
                 true
             }
         };
@@ -103,8 +108,18 @@ async fn copy_lines(
     }
 }
 
-fn line(stderr: bool, bytes: &[u8]) -> LogLine {
-    LogLine { stderr, text: Safe::new(&String::from_utf8_lossy(bytes)) }
+fn line(stderr: bool, at_ms: Option<u64>, bytes: &[u8]) -> LogLine {
+    LogLine { stderr, text: Safe::new(&String::from_utf8_lossy(bytes)), at_ms }
+}
+
+/// The time that dockerd writes before each piece, also before the later pieces of a line that was too long for one.
+fn stamped(piece: &[u8]) -> (Option<u64>, &[u8]) {
+    let at = piece.iter().take(40).position(|b| *b == b' ');
+    let stamp = at.and_then(|at| std::str::from_utf8(piece.get(..at)?).ok());
+    match stamp.and_then(super::observe::unix_ms).zip(at) {
+        Some((ms, at)) => (Some(ms), piece.get(at + 1..).unwrap_or_default()),
+        None => (None, piece),
+    }
 }
 
 pub(super) fn usage(inner: &Inner, container: &str) -> Result<BoxStream<Usage>, EngineError> {
@@ -191,6 +206,15 @@ pub(super) fn changes(inner: Arc<Inner>, fleet: &FleetName) -> Result<BoxStream<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_dockerd_puts_before_a_piece_is_its_time_and_nothing_else_is_taken_away() {
+        let piece = b"1970-01-01T00:00:02.345678901Z  two\n";
+        assert_eq!(stamped(piece), (Some(2345), b" two\n".as_slice()));
+        for other in ["no time here\n", "", "1970-01-01T00:00:02.3Zx y", "2026-13-01T00:00:00Z x"] {
+            assert_eq!(stamped(other.as_bytes()), (None, other.as_bytes()), "{other}");
+        }
+    }
 
     #[test]
     fn cpu_is_in_per_cent_of_one_core_and_memory_without_cache() {

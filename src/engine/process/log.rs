@@ -1,6 +1,7 @@
 //! What instances write: bounded on disk, read back from the end, followed.
 //!
-//! A line in the file is `o` or `e` (output or error), a space, and the line as it was, bounded by the [`Splitter`].
+//! A line in the file is `O` or `E` (output or error), the wall clock in milliseconds, a space, and the line as it was,
+//! bounded by the [`Splitter`]. Shims of earlier versions, which may still run, write `o` or `e` and no time.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +9,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
@@ -37,8 +38,11 @@ impl Log {
 
     /// Writes one line; a full disk loses lines, never the instance.
     pub(super) fn line(&self, stderr: bool, line: &[u8]) {
-        let mut text = Vec::with_capacity(line.len() + 3);
-        text.extend_from_slice(if stderr { b"e " } else { b"o " });
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut text = Vec::with_capacity(line.len() + 16);
+        text.push(if stderr { b'E' } else { b'O' });
+        text.extend_from_slice(since.as_millis().to_string().as_bytes());
+        text.push(b' ');
         text.extend_from_slice(line);
         text.push(b'\n');
         let mut guard = self.file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,8 +66,13 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn parse(line: &[u8]) -> LogLine {
-    let text = String::from_utf8_lossy(line.get(2..).unwrap_or_default());
-    LogLine { stderr: line.first() == Some(&b'e'), text: Safe::new(&text) }
+    let (head, text) = match line.iter().position(|b| *b == b' ') {
+        Some(at) => (line.get(..at).unwrap_or_default(), line.get(at + 1..).unwrap_or_default()),
+        None => (line, [].as_slice()),
+    };
+    let at_ms = head.get(1..).and_then(|t| std::str::from_utf8(t).ok()).and_then(|t| t.parse().ok());
+    let stderr = matches!(head.first(), Some(b'e' | b'E'));
+    LogLine { stderr, text: Safe::new(&String::from_utf8_lossy(text)), at_ms }
 }
 
 /// The last `tail` lines of the instance in `dir` and, with `follow`, what comes after, until `dir` is gone.
@@ -161,6 +170,19 @@ fn each_chunk(file: &mut File, mut f: impl FnMut(&[u8])) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_comes_back_with_its_time_and_one_of_an_earlier_version_without() {
+        let dir = tempfile::tempdir().unwrap();
+        Log::open(dir.path()).unwrap().line(true, b" two  spaces ");
+        let line = parse(fs::read(dir.path().join("log")).unwrap().strip_suffix(b"\n").unwrap());
+        assert_eq!((line.stderr, line.text.as_str()), (true, " two  spaces "));
+        assert!(line.at_ms.is_some_and(|at| at > 1_700_000_000_000), "{line:?}");
+        let old = LogLine { stderr: false, text: "a b".into(), at_ms: None };
+        assert_eq!(parse(b"o a b"), old);
+        assert_eq!(parse(b"O5 a b"), LogLine { at_ms: Some(5), ..old });
+        assert_eq!(parse(b"e ").text.as_str(), "");
+    }
 
     #[test]
     fn the_file_is_put_aside_and_never_grows_past_its_bound() {

@@ -4,14 +4,14 @@ use crate::text::Safe;
 use crate::tui::dialog::{Ask, Pick};
 use crate::tui::filter::List;
 use crate::tui::keys::{self, Action, Key};
-use crate::tui::model::{Details, Link, Logs, Loudness, Model, Overlay, Pane, Replay};
+use crate::tui::model::{Details, Link, Loudness, Model, Overlay, Pane, Replay};
 use crate::tui::palette;
 use crate::tui::replay::{SPEEDS, STEP_MS};
 use crate::tui::rows::Sort;
 use crate::tui::theme::Palette;
 use crate::tui::view;
 
-use super::{Cmd, ask, command, fold, tell};
+use super::{Cmd, ask, command, fold, logs, tell};
 
 /// A key was pressed.
 pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
@@ -63,7 +63,11 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Complete => command::complete(model),
         // Only the palette knows which.
         Action::Service => {}
-        Action::Logs => return follow(model),
+        Action::Logs | Action::LogsOfVersion | Action::LogsOfService | Action::Widen => {
+            return logs::open(model, action);
+        }
+        Action::NextMatch => logs::seek(model, true),
+        Action::PreviousMatch => logs::seek(model, false),
         Action::Filter => ask::filter(model),
         Action::Scope => {
             model.all_services = !model.all_services;
@@ -86,6 +90,7 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         }
         Action::Sort => sort(model, model.sort.next()),
         Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
+        Action::Journal => (model.focus, model.zoom) = (Pane::Events, true),
         Action::Open | Action::Zoom => model.zoom = !model.zoom,
         Action::Help => {
             let open = matches!(model.overlay, Overlay::Help(_));
@@ -118,8 +123,8 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::StepOn => return step(model, |r| r.at_ms.saturating_add(STEP_MS)),
         Action::Begin => return step(model, |_| 0),
         Action::Finish => return step(model, |r| r.length_ms),
-        Action::Left => sideways(model, -16),
-        Action::Right => sideways(model, 16),
+        Action::Left => logs::sideways(model, -16),
+        Action::Right => logs::sideways(model, 16),
     }
     vec![]
 }
@@ -146,21 +151,6 @@ fn speed(model: &mut Model, by: isize) {
 
 fn step(model: &Model, to: impl FnOnce(&Replay) -> u64) -> Vec<Cmd> {
     model.replay.as_ref().map(|r| Cmd::Seek(to(r).min(r.length_ms))).into_iter().collect()
-}
-
-fn follow(model: &mut Model) -> Vec<Cmd> {
-    let shown = match &model.overlay {
-        Overlay::Details(d) => Some(d.instance.clone()),
-        _ => model.instance_view().map(|i| i.id.clone()),
-    };
-    let Some(instance) = shown else { return vec![] };
-    model.overlay = Overlay::None;
-    model.counter += 1;
-    let generation = model.counter;
-    // What was looked for in another log is not looked for in this one.
-    model.filters.of_mut(List::Logs).set("");
-    model.logs = Some(Logs { instance: instance.clone(), generation, ..Logs::default() });
-    vec![Cmd::Follow { generation, instance }]
 }
 
 /// It is asked for; whether the terminal takes it, nobody can say.
@@ -193,17 +183,6 @@ pub(super) fn sort(model: &mut Model, by: Sort) {
     model.rows_stale = true;
 }
 
-/// The lines ended with the connection; they start over where an open log pane waits for them.
-pub(super) fn follow_again(model: &mut Model) -> Vec<Cmd> {
-    let Some(instance) = model.logs.as_ref().map(|l| l.instance.clone()) else { return vec![] };
-    model.counter += 1;
-    let generation = model.counter;
-    let mut logs = Logs { instance: instance.clone(), generation, ..Logs::default() };
-    logs.refilter(model.filters.of(List::Logs));
-    model.logs = Some(logs);
-    vec![Cmd::Follow { generation, instance }]
-}
-
 fn back(model: &mut Model) -> Vec<Cmd> {
     if let Overlay::Details(_) = model.overlay {
         model.overlay = Overlay::None;
@@ -213,7 +192,7 @@ fn back(model: &mut Model) -> Vec<Cmd> {
     if list == List::Logs && model.filters.of(list).active() {
         ask::filter_by(model, list, "");
     } else if model.logs.is_some() {
-        return close_logs(model);
+        return logs::close(model);
     } else if model.zoom {
         model.zoom = false;
     } else {
@@ -224,10 +203,6 @@ fn back(model: &mut Model) -> Vec<Cmd> {
         }
     }
     vec![]
-}
-
-pub(super) fn close_logs(model: &mut Model) -> Vec<Cmd> {
-    if model.logs.take().is_some() { vec![Cmd::Unfollow] } else { vec![] }
 }
 
 fn focus(model: &mut Model, by: usize) {
@@ -286,7 +261,7 @@ fn scroll(model: &mut Model, by: isize) {
         return;
     }
     if let Some(logs) = &mut model.logs {
-        logs.back = logs.back.saturating_add_signed(-by).min(logs.count().saturating_sub(1));
+        logs::scroll(logs, by);
         return;
     }
     match model.focus {
@@ -303,12 +278,6 @@ fn scroll(model: &mut Model, by: isize) {
             let most = model.events().len();
             model.events_back = model.events_back.saturating_add_signed(-by).min(most.saturating_sub(1));
         }
-    }
-}
-
-fn sideways(model: &mut Model, by: isize) {
-    if let Some(logs) = &mut model.logs {
-        logs.left = logs.left.saturating_add_signed(by).min(crate::tui::model::LOG_CHARS);
     }
 }
 

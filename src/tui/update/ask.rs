@@ -225,7 +225,10 @@ fn refiltered(model: &mut Model, list: List) {
     match list {
         List::Fleet => model.rows_stale = true,
         List::Health => model.health_back = 0,
-        List::Events => model.events_back = 0,
+        List::Events => {
+            model.events_back = 0;
+            super::journal::refilter(model);
+        }
         List::Logs => {
             if let Some(logs) = &mut model.logs {
                 logs.refilter(model.filters.of(list));

@@ -8,7 +8,7 @@ use crate::tui::palette::{Offer, offers};
 use crate::tui::rows::{Column, Sort};
 use crate::tui::theme::Palette;
 
-use super::{Cmd, act, ask, fold, open_palette};
+use super::{Cmd, act, ask, fold, logs, open_palette};
 
 /// The palette's choice, if it is open and offers one.
 fn choice(model: &Model) -> Option<Offer> {
@@ -79,7 +79,7 @@ pub(super) fn run(model: &mut Model) -> Vec<Cmd> {
     // What is about the panes needs to see them.
     let mut cmds = match offer.binding.contexts.contains(&Context::Logs) || model.logs.is_none() {
         true => vec![],
-        false => act::close_logs(model),
+        false => logs::close(model),
     };
     cmds.extend(carry_out(model, offer.binding.action, offer.argument));
     cmds

@@ -5,17 +5,20 @@ mod ask;
 mod calm;
 mod command;
 mod fold;
+mod journal;
+mod logs;
 #[cfg(test)]
 mod tests;
 
-use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, LogEntry, Verb, VerbReply};
+use crate::api::{Change, ErrorCode, InstanceDetails, InstanceView, JournalPage, MergedLog, Verb, VerbReply};
 use crate::client::{ClientError, Update};
 use crate::text::Safe;
 
 use super::dialog::{self, Ask};
-use super::filter::List;
+use super::journal::Journal;
 use super::keys::Key;
-use super::model::{LOG_CHARS, Link, Loudness, Model, Notice, Overlay, Planned, sentence};
+use super::logs::Whose;
+use super::model::{Link, Loudness, Model, Notice, Overlay, Planned, sentence};
 use super::palette::Palette;
 
 /// How long a notice stays that nobody has to act on.
@@ -69,7 +72,7 @@ pub enum Msg {
         /// Of which opening of the pane.
         generation: u64,
         /// The lines, oldest first.
-        lines: Vec<LogEntry>,
+        lines: Vec<MergedLog>,
     },
     /// No more log lines come.
     LogEnd {
@@ -85,6 +88,8 @@ pub enum Msg {
         /// What came back.
         result: Result<Box<InstanceDetails>, ClientError>,
     },
+    /// A part of the journal.
+    Journal(Result<JournalPage, ClientError>),
     /// Something to tell the operator.
     Tell(Loudness, Safe),
 }
@@ -112,12 +117,14 @@ pub enum Cmd {
         /// Version.
         version: String,
     },
-    /// Follow an instance's logs, in place of any other's.
+    /// Follow logs, in place of any others.
     Follow {
         /// To be given back with each line.
         generation: u64,
         /// Whose.
-        instance: Safe,
+        whose: Whose,
+        /// Lines to begin with, of each instance.
+        tail: u32,
     },
     /// Put a text into the clipboard of the terminal.
     Copy(String),
@@ -127,6 +134,11 @@ pub enum Cmd {
     Details {
         /// Which.
         instance: Safe,
+    },
+    /// Ask for the events before a fact; [`Msg::Journal`] follows.
+    Journal {
+        /// Which fact.
+        before: u64,
     },
     /// A delta was missed: subscribe again.
     Resubscribe,
@@ -167,7 +179,9 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
     model.settle();
     let cmds = match msg {
         Msg::Key(key) => {
-            let cmds = act::key(model, key);
+            let mut cmds = act::key(model, key);
+            model.settle();
+            cmds.extend(journal::more(model));
             model.input_ms = Some(model.now_ms);
             cmds
         }
@@ -194,7 +208,7 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             vec![]
         }
         Msg::Log { generation, lines } => {
-            log(model, generation, lines);
+            logs::came(model, generation, lines);
             vec![]
         }
         Msg::LogEnd { generation, why } => {
@@ -210,6 +224,10 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
                 d.told = Some(result.map_err(|e| sentence(&e)));
             }
             vec![]
+        }
+        Msg::Journal(result) => {
+            journal::came(model, result);
+            journal::more(model).into_iter().collect()
         }
         Msg::Tell(loudness, text) => {
             tell(model, loudness, text);
@@ -255,6 +273,8 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                 model.trends.record(model.wall_ms, s);
             }
             model.trends.retain(|name| snapshot.services.binary_search_by(|s| s.name.cmp(name)).is_ok());
+            // Nobody knows what happened between the two.
+            model.journal = Journal::default();
             model.snapshot = Some(snapshot);
             model.link = Link::Live;
             model.rows_stale = true;
@@ -263,12 +283,14 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             model.settle();
             if back {
                 tell(model, Loudness::Good, "the controller is back; this is current again");
-                return act::follow_again(model);
+                return logs::follow_again(model);
             }
             vec![]
         }
         Update::Delta(delta) => {
             let shown = !delta.changes.is_empty();
+            let new = delta.changes.iter().filter(|c| matches!(c, Change::Event(_))).count();
+            let leaving = journal::may_slide(model, new);
             let mut events = 0;
             let mut probes = 0;
             let mut cmds = Vec::new();
@@ -302,9 +324,11 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
             if !model.snapshot.as_mut().is_some_and(|s| s.apply(delta)) {
                 return vec![Cmd::Resubscribe];
             }
+            journal::slide(model, leaving);
             // Whoever has scrolled back keeps looking at the same lines.
             if model.events_back > 0 {
-                model.events_back += events;
+                let most = model.events().len().saturating_sub(1);
+                model.events_back = (model.events_back + events).min(most);
             }
             if model.health_back > 0 {
                 model.health_back += probes;
@@ -357,19 +381,6 @@ fn answered(model: &mut Model, id: u64, result: Result<VerbReply, ClientError>) 
             tell(model, Loudness::Bad, format!("{}: {}", pending.what, sentence(&e)));
         }
         Err(e) => tell(model, Loudness::Bad, format!("{} NOT done: {}", pending.what, sentence(&e))),
-    }
-}
-
-fn log(model: &mut Model, generation: u64, lines: Vec<LogEntry>) {
-    let filter = model.filters.of(List::Logs);
-    let Some(logs) = model.logs.as_mut().filter(|l| l.generation == generation) else { return };
-    for line in lines {
-        let text = if line.text.as_str().len() > LOG_CHARS {
-            Safe::capped(line.text.as_str(), LOG_CHARS)
-        } else {
-            line.text
-        };
-        logs.push(LogEntry { text, ..line }, filter);
     }
 }
 

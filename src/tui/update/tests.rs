@@ -1,13 +1,17 @@
 mod filters;
 mod instances;
+mod journal;
+mod logs;
 mod palette;
 mod tree;
 
 use super::*;
 use crate::api::{API_VERSION, ApiError, Delta, EventView, Snapshot, VerbKind};
 use crate::tui::dialog::QUIET_MS;
+use crate::tui::filter::List;
 use crate::tui::fixture;
-use crate::tui::model::{LOG_LINES, Pane};
+use crate::tui::logs::{LOG_CHARS, LOG_LINES};
+use crate::tui::model::Pane;
 
 /// A cockpit without a terminal: time stands still unless a test moves it, and every step is drawn.
 struct Rig {
@@ -428,7 +432,7 @@ fn a_flood_of_log_lines_is_bounded_and_counted() {
     let mut rig = Rig::on(fixture::canary());
     let cmds = rig.key(Key::Char('l'));
     let Some(Cmd::Follow { generation, .. }) = cmds.first() else { panic!("{cmds:?}") };
-    let line = LogEntry { stderr: false, text: "x".repeat(90_000).into() };
+    let line = logs::line("x".repeat(90_000));
     for _ in 0..30 {
         rig.send(Msg::Log { generation: *generation, lines: vec![line.clone(); 100] });
     }
@@ -443,7 +447,7 @@ fn scrolled_back_logs_stand_still_while_lines_come() {
     let mut rig = Rig::on(fixture::canary());
     let cmds = rig.key(Key::Char('l'));
     let Some(Cmd::Follow { generation, .. }) = cmds.first() else { panic!("{cmds:?}") };
-    let line = |n: usize| LogEntry { stderr: false, text: format!("{n}").into() };
+    let line = |n: usize| logs::line(n);
     rig.send(Msg::Log { generation: *generation, lines: (0..100).map(line).collect() });
     rig.key(Key::PageUp);
     let logs = rig.model.logs.as_ref().unwrap();
@@ -515,11 +519,11 @@ fn panes_are_reached_by_number_and_tab() {
 fn an_open_log_is_followed_again_when_the_controller_is_back() {
     let mut rig = Rig::on(fixture::canary());
     let cmds = rig.key(Key::Char('l'));
-    let Some(Cmd::Follow { generation, instance }) = cmds.first() else { panic!("{cmds:?}") };
+    let Some(Cmd::Follow { generation, whose, tail }) = cmds.first() else { panic!("{cmds:?}") };
     rig.send(Msg::Lost("x".into()));
     rig.send(Msg::LogEnd { generation: *generation, why: "x".into() });
     let cmds = rig.send(Msg::Update(Update::Snapshot(Box::new(fixture::canary()))));
-    assert_eq!(cmds, [Cmd::Follow { generation: generation + 1, instance: instance.clone() }]);
+    assert_eq!(cmds, [Cmd::Follow { generation: generation + 1, whose: whose.clone(), tail: *tail }]);
 }
 
 #[test]

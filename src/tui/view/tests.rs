@@ -1,4 +1,6 @@
 mod glance;
+mod journal;
+mod logs;
 
 use proptest::prelude::*;
 use ratatui::style::{Color, Modifier};

@@ -62,9 +62,9 @@ fn log_lines_are_found_among_thousands_that_come_and_go() {
     let mut rig = Rig::on(fixture::canary());
     let cmds = rig.key(Key::Char('l'));
     let Some(Cmd::Follow { generation, .. }) = cmds.first() else { panic!("{cmds:?}") };
-    let lines = |from: u64, to: u64| -> Vec<LogEntry> {
+    let lines = |from: u64, to: u64| -> Vec<MergedLog> {
         let text = |n| format!("{n} {}", if n % 10 == 0 { "ERROR" } else { "info" });
-        (from..to).map(|n| LogEntry { stderr: false, text: text(n).into() }).collect()
+        (from..to).map(|n| logs::line(text(n))).collect()
     };
     let generation = *generation;
     rig.send(Msg::Log { generation, lines: lines(0, 1500) });

@@ -95,7 +95,7 @@ fn enter_looks_closely_at_an_instance_and_again_when_it_was_started_again() {
 fn enter_gives_other_panes_the_screen_and_z_every_pane() {
     let mut rig = Rig::on(fixture::canary());
     rig.key(Key::Char('5'));
-    assert_eq!(rig.key(Key::Enter), []);
+    assert_eq!(rig.key(Key::Enter), [Cmd::Journal { before: 90 }], "room for what was before");
     assert!(rig.model.zoom);
     rig.key(Key::Esc);
     rig.key(Key::Char('3'));
@@ -138,7 +138,7 @@ fn what_is_selected_is_copied_and_that_is_said() {
     let Some(Cmd::Follow { generation, .. }) = cmds.first() else { panic!("{cmds:?}") };
     assert_eq!(rig.key(Key::Char('c')), [], "no line yet");
     assert!(rig.notice().contains("nothing is selected"), "{}", rig.notice());
-    let line = |n: usize| LogEntry { stderr: false, text: format!("line {n}").into() };
+    let line = |n: usize| logs::line(format!("line {n}"));
     rig.send(Msg::Log { generation: *generation, lines: (0..9).map(line).collect() });
     rig.key(Key::Up);
     assert_eq!(rig.key(Key::Char('c')), [Cmd::Copy("line 7".into())]);
