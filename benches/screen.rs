@@ -97,13 +97,17 @@ fn frames(c: &mut Criterion) {
 fn keys(c: &mut Criterion) {
     let theme = Theme::default();
     for n in [20, 1_000, 5_000] {
-        for (what, keys) in
-            [("down", &[Key::Down, Key::Up][..]), ("a letter of a filter", &[Key::Char('7'), Key::Backspace])]
-        {
+        for (what, keys) in [
+            ("down", &[Key::Down, Key::Up][..]),
+            ("a letter of a filter", &[Key::Char('7'), Key::Backspace]),
+            ("fold", &[Key::Char('-'), Key::Char('+')]),
+        ] {
             let mut m = model(n, (80, 24));
             update(&mut m, Msg::Key(Key::Char('3')));
-            if what != "down" {
-                update(&mut m, Msg::Key(Key::Char('/')));
+            match what {
+                "a letter of a filter" => drop(update(&mut m, Msg::Key(Key::Char('/')))),
+                "fold" => drop(update(&mut m, Msg::Key(Key::Char('v')))),
+                _ => {}
             }
             let mut screen = Screen::new(Counting::default());
             screen.draw(&mut m, &theme).unwrap();
@@ -169,7 +173,8 @@ impl Cockpit {
         });
         // The instances are the last thing that the first picture needs.
         let screen = || {
-            let mut terminal = vt100::Parser::new(24, 80, 0);
+            let size = |n: u16| std::num::NonZero::new(n).unwrap();
+            let mut terminal = vt100::Parser::new(size(24), size(80), 0);
             terminal.process(&shown.lock().unwrap());
             terminal.screen().contents()
         };

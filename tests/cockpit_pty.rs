@@ -402,6 +402,48 @@ fn where_one_only_looks_no_key_and_no_name_sends_anything() {
     c.check_restored();
 }
 
+/// A cockpit with these settings of its own, and its first picture.
+fn with_settings(text: &str) -> Cockpit {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("pilothouse")).unwrap();
+    std::fs::write(dir.path().join("pilothouse/cockpit.toml"), text).unwrap();
+    let server = Server::start(&dir.path().join("s"), Canned::new(fixture::canary()));
+    let mut command = command(&dir.path().join("s"));
+    command.env("XDG_CONFIG_HOME", dir.path());
+    let mut cockpit = Cockpit::run(dir, command);
+    cockpit.server = Some(server);
+    cockpit.wait_for("the first picture", |s| s.contains("live") && s.contains("rollout"));
+    cockpit
+}
+
+#[test]
+fn keys_are_those_of_the_operator_s_own_file() {
+    let mut c = with_settings("[keys]\nabort = [\"x\", \"F5\"]\n");
+    c.wait_for("the configured key", |s| s.contains("x, F5 abort"));
+    // What is no key any more does nothing; F5 as xterm sends it.
+    c.key(b"a");
+    c.key(b"\x1b[15~");
+    c.wait_for("the question", |s| s.contains("ABORT web?"));
+    c.key(b"y");
+    c.wait_for_verbs(1);
+    assert_eq!(c.sent(), [Verb::Abort]);
+}
+
+#[test]
+fn a_file_with_a_mistake_is_said_on_the_screen_and_after_it_and_the_keys_are_the_usual_ones() {
+    let mut c = with_settings("theme = \"lihgt\"\n[keys]\nabort = \"x\"\n");
+    c.wait_for("the mistake", |s| s.contains("cockpit.toml:1:9: there is no such theme"));
+    c.key(b"x");
+    c.key(b"a");
+    c.wait_for("the question", |s| s.contains("ABORT web?") && !s.contains("no such theme"));
+    c.key(b"\x1b");
+    c.key(b"q");
+    assert!(c.wait_for_end().success());
+    c.check_restored();
+    let left = c.text();
+    assert!(left.contains("= write theme = \"light\"") && left.contains("defaults are used"), "{left}");
+}
+
 #[test]
 fn a_closed_terminal_ends_it_even_when_no_signal_says_so() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,6 +14,8 @@ use std::num::NonZeroU16;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use pilothouse::client::{Client, Update};
 use portable_pty::{Child, CommandBuilder, PtyPair, PtySize, native_pty_system};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -155,6 +157,50 @@ fn scenario_5_terminals_that_go_away_change_nothing_and_whoever_pressed_is_in_th
         assert!(line.contains("carol"), "{line}");
     }
     world.assert_no_orphan();
+}
+
+/// What the controller tells whoever begins to watch of the minutes before: points of each revision of `web`.
+fn minutes_before(world: &World) -> Vec<usize> {
+    let socket = world.state_dir().join("control.sock");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = Client::connect(&socket).await.unwrap();
+        let mut updates = Box::pin(client.stream("late", false).await.unwrap());
+        let Some(Ok(Update::Snapshot(s))) = updates.next().await else { panic!("no snapshot") };
+        let web = s.services.iter().find(|s| s.name.as_str() == "web").unwrap();
+        let points = web.revisions.iter().filter_map(|v| s.trends.of(&web.name, &v.revision.id));
+        points.map(|p| p.len()).collect()
+    })
+}
+
+#[test]
+fn who_comes_late_sees_the_minutes_before_and_a_new_controller_knows_when_each_phase_began() {
+    let Some(world) = World::new("late", Backends::ProcessEdge, &Setup::default()) else { return };
+    world.ok(&["up"]);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    let load = load::Load::start(world.listen, 2);
+    // Two points are complete when a third has begun.
+    world.wait("some points of both", || {
+        let points = minutes_before(&world);
+        (points.len() == 2 && points.iter().all(|n| *n >= 3)).then_some(())
+    });
+    let alice = Operator::sit_down(&world, "alice");
+    alice.sees("candidate req");
+    alice.sees("▁");
+    alice.sees("▶ 5% for ");
+    let entered = |world: &World| rollout(world)["phases"][1]["entered_ms"].clone();
+    let before = entered(&world);
+    assert!(before.is_u64(), "{before}");
+    drop(load);
+    world.kill_controller();
+    // Any command starts the next one.
+    world.status();
+    assert_eq!(entered(&world), before);
+    let bob = Operator::sit_down(&world, "bob");
+    bob.sees("▶ 5% for ");
+    world.ok(&["abort", "web"]);
+    world.wait_for_status("1.1.0", "aborted");
+    bob.sees("< 5% ");
 }
 
 #[test]

@@ -135,6 +135,22 @@ macro_rules! on_both {
     };
 }
 
+mod process_nginx {
+    use super::*;
+
+    #[test]
+    fn failing() {
+        let Some(world) = World::new("failing", Backends::ProcessNginx, &setup(CANARY)) else { return };
+        super::failing(&world, "processes, nginx: failing");
+    }
+
+    #[test]
+    fn quiet() {
+        let Some(world) = World::new("quiet", Backends::ProcessNginx, &setup(HASTY)) else { return };
+        super::quiet(&world, "processes, nginx: quiet");
+    }
+}
+
 on_both! {
     failing(CANARY)
     quiet(HASTY)

@@ -27,6 +27,7 @@ mod log;
 mod recording;
 mod report;
 mod status;
+mod trend;
 
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,7 @@ pub use log::{LogEntry, MergedLog};
 pub use recording::{Frame, Shown};
 pub use report::{PlanHost, PlanPhase, PlanReport, plan_report};
 pub use status::{Status, StatusInstance, StatusRevision, StatusRollout, StatusService, status};
+pub use trend::{POINTS, Point, STEP_MS, Trends, step};
 
 pub use crate::rollout::decide::{ErrorCode, VerbKind};
 use crate::text::Safe;
@@ -92,6 +94,9 @@ pub struct Snapshot {
     pub you: Safe,
     /// Whatever keeps the controller from working properly, in words (`the journal cannot be written: …`).
     pub alarms: Vec<Safe>,
+    /// What the revisions did over the last minutes; only in a stream.
+    #[serde(default, skip_serializing_if = "Trends::is_empty")]
+    pub trends: Trends,
 }
 
 /// A host.
@@ -397,8 +402,11 @@ pub struct PhaseView {
     pub instances: u32,
     /// What must hold before the next, in words (`pause 2m`, `healthy for 30s`, `promote`).
     pub gates: Vec<Safe>,
-    /// When it was entered, milliseconds since 1970.
+    /// When it was entered, milliseconds since 1970; `None` when it was not (yet), or was passed over.
     pub entered_ms: Option<u64>,
+    /// Its timed gates keep it this long or longer, in milliseconds.
+    #[serde(default)]
+    pub at_least_ms: u64,
     /// Its instances and shares by host, sorted by name; only in a [`PlanView`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<PhaseHostView>,

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Exit;
 use super::fleet::{block_on, load};
 use super::out::complain;
+use super::{Exit, settings};
 use crate::controller::lock::Place;
 use crate::controller::start;
 use crate::tui::{self, Options, Palette};
@@ -28,11 +28,19 @@ pub(super) struct Look {
     #[arg(long)]
     ascii: bool,
     /// Colours: auto, dark, light, contrast, colour-blind, 16, none
-    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = theme, env = "PILOTHOUSE_THEME")]
-    theme: Theme,
+    #[arg(long, value_name = "NAME", value_parser = theme, env = "PILOTHOUSE_THEME")]
+    theme: Option<Theme>,
     /// Nothing moves by itself more often than once in two seconds
-    #[arg(long, env = "PILOTHOUSE_REDUCED_MOTION", value_parser = clap::builder::FalseyValueParser::new())]
-    reduced_motion: bool,
+    #[arg(
+        long,
+        env = "PILOTHOUSE_REDUCED_MOTION",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::FalseyValueParser::new()
+    )]
+    reduced_motion: Option<bool>,
 }
 
 /// A palette; none for what suits the surroundings.
@@ -63,10 +71,16 @@ impl Args {
 impl Look {
     /// What the cockpit is opened with.
     pub(super) fn options(&self, fleet: Option<&Path>) -> Options {
+        let mut settings = settings::read();
+        if self.theme.is_some() {
+            // Whatever was asked for, if only for what suits the surroundings.
+            settings.colours = None;
+        }
         Options {
             fleet_file: fleet.map(Path::to_owned),
-            colours: self.theme.0,
+            colours: self.theme.and_then(|t| t.0),
             reduced_motion: self.reduced_motion,
+            settings,
             ascii: self.ascii,
             read_only: self.read_only,
             welcome: true,

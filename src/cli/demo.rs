@@ -186,9 +186,12 @@ async fn take_down(client: &Client, loaded: &Loaded) {
 /// The cockpit, in its own thread: it makes its own runtime.
 async fn show(a: &Args, stage: &Stage, load: Load) -> Result<Exit> {
     let mut options = a.look.options(Some(&stage.loaded.file));
+    let deploy = options.settings.keys.key(tui::keys::Action::Deploy);
     let hint = [
         format!("{FIRST} serves {SERVICE} here, under {RATE} requests a second on {}.", stage.listen),
-        format!("Press d to deploy: {GOOD} works, {FAILING} fails under traffic, {SICK} is never healthy."),
+        format!(
+            "Press {deploy} to deploy: {GOOD} works, {FAILING} fails under traffic, {SICK} is never healthy."
+        ),
     ];
     options.demo_hint = Some(hint.iter().map(|l| Safe::new(l)).collect());
     let socket = Place::of(&stage.loaded.fleet).socket;

@@ -13,6 +13,7 @@ mod plan;
 mod replay;
 mod sample_app;
 mod serve;
+mod settings;
 mod shim;
 mod special;
 mod status;

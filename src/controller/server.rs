@@ -570,7 +570,11 @@ fn updates(s: Server, ticket: Ticket) -> impl Stream<Item = Bytes> {
 }
 
 fn snapshot_event(s: &Server, ticket: &Ticket) -> (Bytes, u64) {
-    let mut snapshot = s.current();
+    let (mut snapshot, trends) = {
+        let latest = s.latest.read().unwrap_or_else(PoisonError::into_inner);
+        (latest.current(), latest.trends.clone())
+    };
+    snapshot.trends = trends;
     snapshot.you = ticket.name.clone();
     (event("snapshot", &snapshot), snapshot.seq)
 }

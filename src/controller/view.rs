@@ -13,7 +13,7 @@ use crate::fleet::model::{Engine, Fleet, ProxyKind, Rule, RuleBy, Service};
 use crate::fleet::names::{Bp, InstanceId, Millis, RevisionId, ServiceName, Version};
 use crate::rollout::capacity;
 use crate::rollout::decide;
-use crate::rollout::plan::outlook::{OnHost, outlook};
+use crate::rollout::plan::outlook::{OnHost, gated, outlook};
 use crate::rollout::plan::{Phase, Plan, plan, strategy_name};
 use crate::rollout::state::{
     HookRun, HookState, Instance, Kind, Outcome, Revision, Rollout, ServiceState, Stage, State, Status,
@@ -266,7 +266,7 @@ fn rollout_view(s: &ServiceState, r: &Rollout, from: &Sources<'_>) -> RolloutVie
         reason,
         decision: s.decision,
         phase: r.phase,
-        phases: phases(&r.plan, Some(r)),
+        phases: phases(&s.spec, &r.plan, Some(r)),
         waiting,
         gate_left_ms: r.active().then(|| decide::gate_left(s, r, from.obs, from.now)).flatten().map(|m| m.0),
         by: r.by.clone(),
@@ -353,13 +353,14 @@ fn aborting_reason(s: &ServiceState, r: &Rollout, obs: &Observed) -> Safe {
     }
 }
 
-fn phases(plan: &Plan, r: Option<&Rollout>) -> Vec<PhaseView> {
+fn phases(service: &Service, plan: &Plan, r: Option<&Rollout>) -> Vec<PhaseView> {
     let view = |(n, p): (usize, &Phase)| PhaseView {
         name: Safe::new(&p.name),
         weight: p.weight.get(),
         instances: p.candidate.values().sum(),
         gates: p.gates.iter().map(|g| Safe::new(&decide::gate_text(*g))).collect(),
         entered_ms: r.and_then(|r| r.entered_wall.get(n).copied().flatten()),
+        at_least_ms: gated(service, p).0,
         hosts: Vec::new(),
     };
     plan.phases.iter().enumerate().map(view).collect()
@@ -394,7 +395,7 @@ pub fn plan_view(state: &State, declared: &Service, to: &Version, kind: Kind) ->
         },
         from: stable.map(|r| Safe::new(r.version.as_str())),
         to: Safe::new(to.as_str()),
-        phases: phases(&plan, None)
+        phases: phases(declared, &plan, None)
             .into_iter()
             .zip(&outlook.phases)
             .map(|(phase, hosts)| PhaseView { hosts: hosts.iter().map(on_host).collect(), ..phase })

@@ -22,19 +22,30 @@ fn revision(id: &str, version: &str) -> RevisionRef {
 
 fn phase(name: &str, weight: u16, instances: u32, gates: &[&str]) -> PhaseView {
     let gates = gates.iter().map(|g| Safe::from(*g)).collect();
-    PhaseView { name: name.into(), weight, instances, gates, entered_ms: None, hosts: vec![] }
+    PhaseView { name: name.into(), weight, instances, gates, ..PhaseView::default() }
+}
+
+/// The first phases of `r` were entered so many seconds ago.
+fn entered(r: &mut RolloutView, ago_s: &[u64]) {
+    for (p, ago) in r.phases.iter_mut().zip(ago_s) {
+        p.entered_ms = Some(WALL_MS - ago * 1000);
+    }
 }
 
 /// The phases of the sample canary.
 #[must_use]
 pub fn phases() -> Vec<PhaseView> {
-    vec![
+    let mut phases = vec![
         phase("start", 0, 1, &["healthy for 30s"]),
         phase("5%", 500, 1, &["pause 2m"]),
         phase("25%", 2500, 2, &["healthy for 30s", "pause 10m"]),
         phase("50%", 5000, 3, &["promote"]),
         phase("100%", 10_000, 6, &[]),
-    ]
+    ];
+    for (p, seconds) in phases.iter_mut().zip([30, 120, 600]) {
+        p.at_least_ms = seconds * 1000;
+    }
+    phases
 }
 
 /// A phase of a plan on three hosts.
@@ -229,7 +240,7 @@ pub fn canary() -> Snapshot {
         healthy: 2,
         wanted: 2,
     };
-    let rollout = RolloutView {
+    let mut rollout = RolloutView {
         id: "web-7".into(),
         strategy: "canary".into(),
         from: Some("1.4.2".into()),
@@ -247,6 +258,7 @@ pub fn canary() -> Snapshot {
         owed: vec![],
         ..RolloutView::default()
     };
+    entered(&mut rollout, &[480, 445, 260]);
     let web = ServiceView {
         name: "web".into(),
         stable: Some(revision("7f3a0b11", "1.4.2")),
@@ -318,6 +330,10 @@ pub fn finished() -> Snapshot {
             r.waiting.clear();
             r.gate_left_ms = None;
             r.ended_ms = Some(WALL_MS - 60_000);
+            // It was promoted to the end, past 50 %.
+            if let Some(last) = r.phases.last_mut() {
+                last.entered_ms = Some(WALL_MS - 90_000);
+            }
         }
         for v in &mut web.revisions {
             let candidate = v.role == Role::Candidate;

@@ -3,6 +3,7 @@
 //! A split escape sequence on a slow link arrives as `Esc`, `[` or `O`, and a letter out of A–D, F, H, P–S or `~`.
 //! So none of these letters acts on its own: the only one bound, `P`, opens a question.
 
+pub mod custom;
 mod table;
 
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -12,6 +13,7 @@ use crate::api::VerbKind;
 use super::dialog::{self, Ask, Dialog};
 use super::filter::List;
 use super::model::{Model, Overlay, Pane};
+pub use custom::Table;
 pub use table::TABLE;
 
 /// A key, without what terminals add to it.
@@ -47,10 +49,12 @@ pub enum Key {
     End,
     /// Backspace
     Backspace,
+    /// A function key, from 1.
+    F(u8),
 }
 
 impl Key {
-    /// The key of a terminal event; `None` for releases, function keys and whatever else we have no use for.
+    /// The key of a terminal event; `None` for releases and whatever else we have no use for.
     #[must_use]
     pub fn from_event(e: KeyEvent) -> Option<Self> {
         if e.kind == KeyEventKind::Release {
@@ -76,6 +80,7 @@ impl Key {
             KeyCode::Home => Self::Home,
             KeyCode::End => Self::End,
             KeyCode::Backspace => Self::Backspace,
+            KeyCode::F(n) => Self::F(n),
             _ => return None,
         })
     }
@@ -134,6 +139,12 @@ pub enum Action {
     Reverse,
     /// The events pane on the whole screen.
     Journal,
+    /// Instances under their hosts, or as a list.
+    Tree,
+    /// Fold the group of the selected instance.
+    Fold,
+    /// Unfold the selected group.
+    Unfold,
     /// Give the focused pane the whole screen, or take it back.
     Zoom,
     /// Open or close the help page.
@@ -315,6 +326,11 @@ pub fn possible(model: &Model, action: Action) -> Result<(), String> {
         }
         Action::Copy if model.selected().is_none() => Err("nothing is selected that could be copied".into()),
         Action::Details if model.instance_view().is_none() => Err("no instance is selected".into()),
+        Action::Fold | Action::Unfold if model.filters.of(List::Fleet).active() => {
+            Err("a filter shows all that it leaves; without it (Esc) groups can be folded".into())
+        }
+        Action::Fold if model.rows.is_empty() => Err("there is no instance to fold".into()),
+        Action::Unfold if !model.tree.on => Err("nothing is folded".into()),
         Action::Confirm => match &model.overlay {
             Overlay::Dialog(d) if d.moved_on(model).is_some() => {
                 Err("it has changed since you opened this".into())
@@ -336,6 +352,9 @@ fn logs_of(model: &Model, action: Action) -> Result<(), String> {
     }
     match model.logs_of(action) {
         Some(_) => Ok(()),
+        None if action == Action::Logs && !matches!(model.focus, Pane::Services | Pane::Rollout) => {
+            Err("no instance is selected".into())
+        }
         None => Err("there is no instance yet whose logs could be shown".into()),
     }
 }
@@ -353,7 +372,7 @@ impl Binding {
 pub fn verb_of_others(model: &Model, key: Key) -> bool {
     let context = context(model);
     let is = |b: &Binding| b.contexts.contains(&context) && b.keys.contains(&key);
-    TABLE.iter().any(|b| !b.exists(model.read_only) && is(b))
+    model.keys.lines().iter().any(|b| !b.exists(model.read_only) && is(b))
 }
 
 /// What `key` does now. `Err` when it would do something that is not possible, with the reason.
@@ -361,7 +380,7 @@ pub fn dispatch(model: &Model, key: Key) -> Option<Result<Action, String>> {
     let context = context(model);
     let mut first = None;
     let here = |b: &&Binding| b.exists(model.read_only) && b.contexts.contains(&context);
-    for b in TABLE.iter().filter(here).filter(|b| b.keys.contains(&key)) {
+    for b in model.keys.lines().iter().filter(here).filter(|b| b.keys.contains(&key)) {
         match possible(model, b.action) {
             Ok(()) => return Some(Ok(b.action)),
             Err(why) => first = first.or(Some(Err(why))),
@@ -374,10 +393,17 @@ pub fn dispatch(model: &Model, key: Key) -> Option<Result<Action, String>> {
 #[must_use]
 pub fn bar(model: &Model) -> Vec<&'static Binding> {
     let context = context(model);
-    TABLE
+    model
+        .keys
+        .lines()
         .iter()
         .filter(|b| b.exists(model.read_only))
-        .filter(|b| b.bar > 0 && b.contexts.contains(&context) && possible(model, b.action).is_ok())
+        .filter(|b| {
+            b.bar > 0
+                && !b.keys.is_empty()
+                && b.contexts.contains(&context)
+                && possible(model, b.action).is_ok()
+        })
         .collect()
 }
 
@@ -388,9 +414,8 @@ mod tests {
 
     #[test]
     fn no_end_of_a_split_escape_sequence_acts_without_a_question() {
-        let ends = ('A'..='H').chain('P'..='S').chain(['[', 'O', 'Z', '~', ';', 'M', 'I', '<', 'u']);
-        for c in ends {
-            for b in TABLE.iter().filter(|b| b.keys.contains(&Key::Char(c))) {
+        for c in custom::ENDS {
+            for b in TABLE.iter().filter(|b| b.keys.contains(&Key::Char(*c))) {
                 assert!(matches!(b.action, Action::PromoteFull | Action::Bottom), "{c} does {:?}", b.action);
             }
         }

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `model` | all that is known; no I/O, no clock |
 //! | `rows` | the order of the instances and the counts, derived from the model |
+//! | `tree` | instances under their hosts and services, and what of that is folded |
 //! | `update` | what each message does to the model, and what is to be done outside |
 //! | `palette` | commands by name: what is offered for a text, and what it means |
 //! | `filter` | what a list is filtered by |
@@ -40,6 +41,7 @@ pub mod rows;
 pub mod screen;
 mod term;
 pub mod theme;
+pub mod tree;
 pub mod update;
 pub mod view;
 
@@ -50,10 +52,11 @@ use std::path::PathBuf;
 use color_eyre::eyre::{WrapErr as _, eyre};
 
 use crate::text::Safe;
-use model::Model;
+pub use keys::{Table, custom};
+use model::{Loudness, Model, Notice};
 pub use replay::SPEEDS;
-pub use theme::Palette;
 use theme::Theme;
+pub use theme::{Graph, Palette};
 
 /// How the cockpit is opened.
 #[derive(Clone, Debug, Default)]
@@ -62,10 +65,10 @@ pub struct Options {
     pub fleet_file: Option<PathBuf>,
     /// What others see as our name; the login name by default.
     pub name: Option<String>,
-    /// Which colours; by the surroundings when nothing is asked for.
+    /// Which colours; by the settings and the surroundings when nothing is asked for.
     pub colours: Option<Palette>,
-    /// Nothing moves by itself more often than once in two seconds.
-    pub reduced_motion: bool,
+    /// Nothing moves by itself more often than once in two seconds; the settings decide when nothing is asked for.
+    pub reduced_motion: Option<bool>,
     /// ASCII only, even where the locale has UTF-8.
     pub ascii: bool,
     /// Say what each pane is when a user starts it for the first time.
@@ -74,6 +77,25 @@ pub struct Options {
     pub read_only: bool,
     /// Lines for an empty area, such as which versions to try.
     pub demo_hint: Option<Vec<Safe>>,
+    /// What the operator's own file says, where nothing above was asked for.
+    pub settings: Settings,
+}
+
+/// An operator's own settings.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Which colours; `None` for what suits the surroundings.
+    pub colours: Option<Palette>,
+    /// ASCII only.
+    pub ascii: bool,
+    /// What charts are drawn with; `None` for what the terminal can show.
+    pub graph: Option<Graph>,
+    /// Nothing moves by itself more often than once in two seconds.
+    pub reduced_motion: Option<bool>,
+    /// What each key does.
+    pub keys: Table,
+    /// Why the file was not used, in one line.
+    pub trouble: Option<Safe>,
 }
 
 /// How it ended.
@@ -133,7 +155,13 @@ fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_e
         read_only: options.read_only,
         palette: theme.palette,
         welcome: options.welcome && first_start(env),
-        reduced_motion: options.reduced_motion,
+        reduced_motion: options.reduced_motion.or(options.settings.reduced_motion).unwrap_or(false),
+        keys: options.settings.keys,
+        notice: options.settings.trouble.clone().map(|text| Notice {
+            loudness: Loudness::Bad,
+            text,
+            until_ms: None,
+        }),
         demo_hint: options.demo_hint.unwrap_or_default(),
         ..Model::default()
     };
@@ -192,19 +220,19 @@ fn first_start(env: impl Fn(&str) -> Option<String>) -> bool {
 }
 
 fn choose_theme(options: &Options, env: impl Fn(&str) -> Option<String>) -> Theme {
+    // Consoles and hardware, which have eight colours and show no faint text.
+    let console = env("TERM").is_some_and(|t| t == "linux" || t == "ansi" || t.starts_with("vt"));
     let palette = match options.colours {
         Some(palette) => palette,
         None if env("NO_COLOR").is_some() => Palette::None,
-        // Consoles and hardware, which have eight colours and show no faint text.
-        None if env("TERM").is_some_and(|t| t == "linux" || t == "ansi" || t.starts_with("vt")) => {
-            Palette::Basic
-        }
-        None => Palette::Dark,
+        None => options.settings.colours.unwrap_or(if console { Palette::Basic } else { Palette::Dark }),
     };
     let locale =
         env("LC_ALL").or_else(|| env("LC_CTYPE")).or_else(|| env("LANG")).unwrap_or_default().to_lowercase();
     let utf8 = locale.contains("utf-8") || locale.contains("utf8");
-    Theme { palette, ascii: options.ascii || !utf8 }
+    // The fonts of consoles have neither.
+    let graph = options.settings.graph.unwrap_or(if console { Graph::Ascii } else { Graph::default() });
+    Theme { palette, ascii: options.ascii || options.settings.ascii || !utf8, graph }
 }
 
 #[cfg(test)]
@@ -229,18 +257,25 @@ mod tests {
     #[test]
     fn locale_and_no_color_decide_unless_something_is_asked_for() {
         let auto = Options::default();
-        assert_eq!(theme(&auto, &[("LANG", "ko_KR.UTF-8")]), Theme { palette: Palette::Dark, ascii: false });
+        assert_eq!(theme(&auto, &[("LANG", "ko_KR.UTF-8")]), Theme::default());
         assert!(theme(&auto, &[("LANG", "en_US.UTF-8"), ("LC_ALL", "C")]).ascii);
         assert!(theme(&auto, &[]).ascii);
         assert_eq!(theme(&auto, &[("TERM", "linux")]).palette, Palette::Basic);
         assert_eq!(
             theme(&auto, &[("NO_COLOR", "1"), ("LC_CTYPE", "C.utf8")]),
-            Theme { palette: Palette::None, ascii: false }
+            Theme { palette: Palette::None, ..Theme::default() }
         );
+        // What is asked for, what the surroundings say, what the operator's file says, what is left.
+        let settings = Settings { colours: Some(Palette::Contrast), ..Settings::default() };
+        let file = Options { settings, ..Options::default() };
+        assert_eq!(theme(&file, &[("TERM", "linux")]).palette, Palette::Contrast);
+        assert_eq!(theme(&file, &[("NO_COLOR", "1")]).palette, Palette::None);
+        let asked = Options { colours: Some(Palette::Light), ..file };
+        assert_eq!(theme(&asked, &[("NO_COLOR", "1")]).palette, Palette::Light);
         let light = Options { colours: Some(Palette::Light), ascii: true, ..Options::default() };
         assert_eq!(
             theme(&light, &[("NO_COLOR", "1"), ("LANG", "C.UTF-8")]),
-            Theme { palette: Palette::Light, ascii: true }
+            Theme { palette: Palette::Light, ascii: true, ..Theme::default() }
         );
     }
 }

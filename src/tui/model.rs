@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::api::{
     API_VERSION, HealthView, InstanceDetails, InstanceView, PlanView, RolloutStatus, ServiceView, Snapshot,
-    VerbKind,
+    Trends, VerbKind,
 };
 use crate::client::ClientError;
 use crate::text::Safe;
@@ -13,10 +13,12 @@ use super::dialog::Dialog;
 use super::filter::{Filters, List};
 use super::format;
 use super::journal::Journal;
+use super::keys::Table;
 use super::logs::Logs;
 use super::palette::Palette;
 use super::rows::Sort;
 use super::theme::Palette as Colours;
+use super::tree::{Row, Tree};
 
 /// How things stand with the controller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,15 +57,15 @@ impl Pane {
     /// All, in the order of their numbers.
     pub const ALL: [Self; 5] = [Self::Services, Self::Rollout, Self::Fleet, Self::Health, Self::Events];
 
-    /// Its key and title: `1` and `services`, and so on.
+    /// Its title.
     #[must_use]
-    pub fn title(self) -> (char, &'static str) {
+    pub fn title(self) -> &'static str {
         match self {
-            Self::Services => ('1', "services"),
-            Self::Rollout => ('2', "rollout"),
-            Self::Fleet => ('3', "fleet"),
-            Self::Health => ('4', "health"),
-            Self::Events => ('5', "events"),
+            Self::Services => "services",
+            Self::Rollout => "rollout",
+            Self::Fleet => "fleet",
+            Self::Health => "health",
+            Self::Events => "events",
         }
     }
 }
@@ -173,6 +175,8 @@ pub struct Widths {
     pub instance: u16,
     /// Version.
     pub version: u16,
+    /// Service name.
+    pub service: u16,
 }
 
 /// A past rollout that is being played; see [`mod@super::replay`].
@@ -205,6 +209,8 @@ pub struct Model {
     pub read_only: bool,
     /// The first start: what each pane is, is said until a key is pressed.
     pub welcome: bool,
+    /// What each key does.
+    pub keys: Table,
     /// Which colours.
     pub palette: Colours,
     /// Nothing moves by itself more often than once in two seconds.
@@ -222,11 +228,15 @@ pub struct Model {
     pub heard_ms: u64,
     /// When the view of each service arrived: countdowns run from there.
     pub service_ms: BTreeMap<Safe, u64>,
+    /// What the versions did over the last minutes.
+    pub trends: Trends,
 
     /// The selected service.
     pub service: Option<Safe>,
-    /// Indices into the snapshot's instances: those that the fleet pane shows, in its order.
-    pub rows: Vec<u32>,
+    /// What the fleet pane shows, in its order.
+    pub rows: Vec<Row>,
+    /// The fleet pane as a tree.
+    pub tree: Tree,
     /// What they are sorted by.
     pub sort: Sort,
     /// Whether `rows` is out of date.
@@ -310,11 +320,13 @@ impl Model {
         instances.get(at)
     }
 
-    /// The instance in row `n` of the fleet pane.
+    /// The instance in row `n` of the fleet pane; `None` for a heading.
     #[must_use]
     pub fn row(&self, n: usize) -> Option<&InstanceView> {
-        let at = *self.rows.get(n)?;
-        self.snapshot.as_ref()?.instances.get(at as usize)
+        match self.rows.get(n)? {
+            Row::Instance(at) => self.snapshot.as_ref()?.instances.get(*at as usize),
+            Row::Group(_) => None,
+        }
     }
 
     /// What would be copied now: in lists that scroll, the last line in sight.
@@ -330,7 +342,10 @@ impl Model {
         match self.focus {
             Pane::Services => Some(self.service.as_ref()?.as_str().to_owned()),
             Pane::Rollout => Some(self.service_view()?.rollout.as_ref()?.id.as_str().to_owned()),
-            Pane::Fleet => Some(self.instance_view()?.id.as_str().to_owned()),
+            Pane::Fleet => {
+                let heading = || self.group(self.cursor).map(|g| g.key.name());
+                Some(self.instance_view().map(|i| &i.id).or_else(heading)?.as_str().to_owned())
+            }
             Pane::Health => {
                 let shown = self.probes().0;
                 let p = shown.get(nth_last(shown.len(), self.health_back)?)?;

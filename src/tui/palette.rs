@@ -2,7 +2,7 @@
 //! text, and what the text means. A verb runs only when it stands there in full, and then asks what its key would ask.
 
 use super::dialog::single_hosts;
-use super::keys::{Action, Binding, Context, Group, TABLE, possible};
+use super::keys::{Action, Binding, Context, Group, possible};
 use super::model::{Input, Model};
 use super::rows::Column;
 use super::theme::Palette as Colours;
@@ -53,6 +53,8 @@ enum Takes {
     Service,
     /// May be left out.
     Text,
+    /// May be left out: the one around the selection.
+    Group,
     /// May be left out: the next one.
     Column,
     /// May be left out: the next one.
@@ -65,6 +67,7 @@ fn takes(action: Action) -> Takes {
         Action::Rollback => Takes::Host,
         Action::Service => Takes::Service,
         Action::Filter => Takes::Text,
+        Action::Fold | Action::Unfold => Takes::Group,
         Action::Sort => Takes::Column,
         Action::Theme => Takes::Theme,
         _ => Takes::Nothing,
@@ -80,6 +83,7 @@ pub fn hint(action: Action) -> &'static str {
         Takes::Host => " [HOST]",
         Takes::Service => " NAME",
         Takes::Text => " [TEXT]",
+        Takes::Group => " [NAME]",
         Takes::Column => " [COLUMN]",
         Takes::Theme => " [NAME]",
     }
@@ -89,7 +93,7 @@ pub fn hint(action: Action) -> &'static str {
 fn named(model: &Model) -> impl Iterator<Item = &'static Binding> + use<> {
     let (replay, read_only) = (model.replay.is_some(), model.read_only);
     let here = move |b: &&Binding| b.exists(read_only) && (replay || b.contexts != [Context::Replay]);
-    TABLE.iter().filter(|b| !b.names.is_empty()).filter(here)
+    model.keys.lines().iter().filter(|b| !b.names.is_empty()).filter(here)
 }
 
 /// How well `typed` names a command; less is better, `None` not at all.
@@ -173,6 +177,11 @@ fn arguments(model: &Model, binding: &'static Binding, name: &str, typed: &str) 
             let all = hosts.iter().map(|h| make(h.as_str(), note(h)));
             return keep(typed, all.collect());
         }
+        Takes::Group => {
+            let names = model.group_names();
+            let all = names.iter().map(|n| make(n.as_str(), String::new()));
+            return keep(typed, all.collect());
+        }
         Takes::Column => Column::ALL.iter().map(|c| (c.caption(), String::new())).collect(),
         Takes::Theme => Colours::ALL.iter().map(|p| (p.name(), p.about().to_owned())).collect(),
         Takes::Service => {
@@ -230,6 +239,7 @@ mod tests {
     use super::*;
     use crate::api::Snapshot;
     use crate::tui::fixture;
+    use crate::tui::keys::TABLE;
 
     fn model(snapshot: Snapshot) -> Model {
         let mut m = Model { snapshot: Some(Box::new(snapshot)), ..Model::default() };

@@ -125,11 +125,14 @@ impl Model {
     /// Brings what is derived from the snapshot up to date, as far as it has changed. Sorting thousands of instances
     /// is the dearest thing here, and the common change (a probe, cpu, memory) does not need it.
     pub fn settle(&mut self) {
-        if std::mem::take(&mut self.counts_stale) {
+        let counted = std::mem::take(&mut self.counts_stale);
+        if counted {
             self.count();
         }
         if std::mem::take(&mut self.rows_stale) {
             self.arrange();
+        } else if counted && self.tree.on {
+            self.tally();
         }
     }
 
@@ -170,7 +173,8 @@ impl Model {
         let Some(snapshot) = &self.snapshot else { return };
         let filter = self.filters.of(List::Fleet);
         let filtered = filter.active();
-        self.rows.clear();
+        let mut order = std::mem::take(&mut self.tree.order);
+        order.clear();
         self.in_scope = 0;
         let mut widths = Widths::default();
         for (n, i) in snapshot.instances.iter().enumerate() {
@@ -181,11 +185,12 @@ impl Model {
             if filtered && !matches(i, filter) {
                 continue;
             }
-            self.rows.push(u32::try_from(n).unwrap_or(u32::MAX));
+            order.push(u32::try_from(n).unwrap_or(u32::MAX));
             let fit = |w: &mut u16, text: &Safe| *w = (*w).max(super::view::columns(text.as_str()));
             fit(&mut widths.host, &i.host);
             fit(&mut widths.instance, &i.id);
             fit(&mut widths.version, &i.version);
+            fit(&mut widths.service, &i.service);
         }
         self.widths = widths;
         let key = |n: &u32| {
@@ -196,15 +201,27 @@ impl Model {
         };
         let by = self.sort;
         let at = |n: &u32| snapshot.instances.get(*n as usize);
-        let order = |a: &u32, b: &u32| at(a).zip(at(b)).map_or(Ordering::Equal, |(a, b)| by.order(a, b));
-        self.rows.sort_by(|a, b| order(a, b).then_with(|| key(a).cmp(&key(b))));
+        let tree = self.tree.on;
+        let first = |a: &u32, b: &u32| {
+            at(a).zip(at(b)).map_or(Ordering::Equal, |(a, b)| {
+                // In a tree, within a host.
+                let group = || (&a.service, &a.host).cmp(&(&b.service, &b.host));
+                let group = if tree { group() } else { Ordering::Equal };
+                group.then_with(|| by.order(a, b))
+            })
+        };
+        order.sort_by(|a, b| first(a, b).then_with(|| key(a).cmp(&key(b))));
+        self.tree.order = order;
+        self.regrow();
+    }
+
+    /// The same instances in the same order, folded another way.
+    pub(super) fn regrow(&mut self) {
+        self.grow();
         // The selection follows the instance, not the line it was on.
-        let at = self.instance.as_ref().and_then(|id| {
-            let is = |n: &u32| snapshot.instances.get(*n as usize).is_some_and(|i| i.id == *id);
-            self.rows.iter().position(is)
-        });
+        let at = self.selected_row();
         self.cursor = at.unwrap_or(self.cursor.min(self.rows.len().saturating_sub(1)));
-        self.instance = self.row(self.cursor).map(|i| i.id.clone());
+        self.take_row();
     }
 
     /// The probes that the health pane shows, and how many there were before its filter.
@@ -240,7 +257,13 @@ impl Model {
     /// Moves the selection in the fleet pane to row `to`.
     pub fn select_row(&mut self, to: usize) {
         self.cursor = to.min(self.rows.len().saturating_sub(1));
-        self.instance = self.row(self.cursor).map(|i| i.id.clone());
+        self.take_row();
+    }
+
+    /// Instances that the fleet pane's filter leaves.
+    #[must_use]
+    pub fn shown(&self) -> usize {
+        self.tree.order.len()
     }
 }
 

@@ -136,6 +136,56 @@ mod tests {
         assert!(one > 0 && one <= 80, "one instance changed: {one} bytes");
     }
 
+    /// Bytes for the charts in `seconds` of a rollout whose figures change every second, or of one that has ended;
+    /// nothing else on the screen changes. The first minutes, in which the charts fill, are not counted.
+    fn charts_cost(snapshot: Snapshot, seconds: u64) -> usize {
+        let still = snapshot.clone();
+        let (mut model, mut screen, out, _) = painted(snapshot);
+        for n in 1..=300 + seconds {
+            if n == 300 {
+                out.bytes.set(0);
+            }
+            let ms = n * 1000;
+            update(&mut model, Msg::Time { now_ms: ms, wall_ms: fixture::WALL_MS + ms });
+            let mut next = (**model.snapshot.as_ref().unwrap()).clone();
+            let traffic =
+                next.services.iter_mut().flat_map(|s| &mut s.revisions).filter_map(|v| v.traffic.as_mut());
+            for t in traffic {
+                t.rate = 50.0 + (n * 7 % 400) as f32;
+                t.error_percent = (n * 3 % 11) as f32 / 10.0;
+                t.p95_ms = Some(20.0 + (n * 13 % 30) as f32);
+            }
+            for s in &next.services {
+                model.trends.record(model.wall_ms, s);
+            }
+            // Only what the charts show is new: the same figures, the same clock for everything else.
+            update(&mut model, Msg::Time { now_ms: 0, wall_ms: fixture::WALL_MS + ms });
+            model.snapshot = Some(Box::new(aged(&still, ms)));
+            screen.draw(&mut model, &Theme::default()).unwrap();
+        }
+        out.bytes.get()
+    }
+
+    /// The same picture `ms` later: whatever shows an age keeps it.
+    fn aged(s: &Snapshot, ms: u64) -> Snapshot {
+        let mut s = s.clone();
+        let later = |t: &mut Option<u64>| *t = t.map(|t| t + ms);
+        s.instances.iter_mut().for_each(|i| later(&mut i.started_ms));
+        for r in s.services.iter_mut().filter_map(|s| s.rollout.as_mut()) {
+            r.started_ms += ms;
+            later(&mut r.ended_ms);
+            r.phases.iter_mut().for_each(|p| later(&mut p.entered_ms));
+        }
+        s
+    }
+
+    #[test]
+    fn charts_cost_a_slow_link_next_to_nothing() {
+        // Exact, so that whoever makes them dearer sees by how much.
+        let costs = [fixture::canary(), fixture::finished()].map(|s| charts_cost(s, 200));
+        assert_eq!(costs, [1100, 1140], "in a rollout and at rest, in 200 seconds at 80x24");
+    }
+
     #[test]
     fn a_change_out_of_sight_writes_nothing() {
         let (mut model, mut screen, out, _) = painted(fixture::crowd(1000));

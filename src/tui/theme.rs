@@ -64,6 +64,33 @@ impl Palette {
     }
 }
 
+/// What little charts are drawn with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Graph {
+    /// Blocks of eight heights: nearly every font has them.
+    #[default]
+    Block,
+    /// Two columns of dots in one character: twice the time in the same room, for fonts that have them.
+    Braille,
+    /// Denser and denser signs.
+    Ascii,
+}
+
+impl Graph {
+    /// All, as they are offered.
+    pub const ALL: [Self; 3] = [Self::Block, Self::Braille, Self::Ascii];
+
+    /// What the settings call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Braille => "braille",
+            Self::Ascii => "ascii",
+        }
+    }
+}
+
 /// What a piece of the screen means; the palette says what that looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
@@ -102,6 +129,8 @@ pub struct Theme {
     pub palette: Palette,
     /// ASCII only, for terminals and locales without UTF-8.
     pub ascii: bool,
+    /// What charts are drawn with, where UTF-8 may be used.
+    pub graph: Graph,
 }
 
 /// Characters that have an ASCII stand-in. All are one column wide.
@@ -133,6 +162,10 @@ pub struct Glyphs {
     pub badge_right: &'static str,
     /// Where the next typed character goes.
     pub caret: &'static str,
+    /// A heading with something hidden below it.
+    pub folded: &'static str,
+    /// A heading with everything below it.
+    pub unfolded: &'static str,
 }
 
 const UNICODE: Glyphs = Glyphs {
@@ -149,6 +182,8 @@ const UNICODE: Glyphs = Glyphs {
     badge_left: "▐",
     badge_right: "▌",
     caret: "▏",
+    folded: "▸",
+    unfolded: "▾",
 };
 
 const ASCII: Glyphs = Glyphs {
@@ -165,6 +200,8 @@ const ASCII: Glyphs = Glyphs {
     badge_left: "[",
     badge_right: "]",
     caret: "_",
+    folded: "+",
+    unfolded: "-",
 };
 
 impl Theme {
@@ -172,6 +209,12 @@ impl Theme {
     #[must_use]
     pub fn glyphs(&self) -> &'static Glyphs {
         if self.ascii { &ASCII } else { &UNICODE }
+    }
+
+    /// What charts are drawn with.
+    #[must_use]
+    pub fn graph(&self) -> Graph {
+        if self.ascii { Graph::Ascii } else { self.graph }
     }
 
     /// What `tone` looks like.
@@ -263,7 +306,7 @@ mod tests {
 
     #[test]
     fn no_colour_keeps_bold_and_reverse_and_nothing_else() {
-        let theme = Theme { palette: Palette::None, ascii: false };
+        let theme = Theme { palette: Palette::None, ..Theme::default() };
         for tone in TONES {
             let s = theme.style(tone);
             assert_eq!((s.fg, s.bg), (None, None), "{tone:?}");
@@ -276,7 +319,7 @@ mod tests {
     fn every_palette_tells_the_tones_apart_that_must_not_be_mistaken() {
         for palette in Palette::ALL {
             assert_eq!(Palette::named(palette.name()), Some(palette));
-            let theme = Theme { palette, ascii: false };
+            let theme = Theme { palette, ..Theme::default() };
             let look = |tone| theme.style(tone);
             if palette != Palette::None {
                 assert_ne!(look(Tone::Stable), look(Tone::Candidate), "{palette:?}");
@@ -289,9 +332,9 @@ mod tests {
         }
         let light = |c: &Color| matches!(c, Color::LightRed | Color::LightCyan | Color::LightMagenta);
         for tone in TONES {
-            let basic = Theme { palette: Palette::Basic, ascii: false }.style(tone);
+            let basic = Theme { palette: Palette::Basic, ..Theme::default() }.style(tone);
             assert!(basic.fg.is_none_or(|c| !light(&c)), "{tone:?}");
-            let contrast = Theme { palette: Palette::Contrast, ascii: false }.style(tone);
+            let contrast = Theme { palette: Palette::Contrast, ..Theme::default() }.style(tone);
             assert!(!contrast.add_modifier.contains(Modifier::DIM), "{tone:?}");
         }
     }
@@ -300,7 +343,7 @@ mod tests {
     fn only_named_colours_are_used() {
         for palette in Palette::ALL.into_iter().filter(|p| *p != Palette::ColourBlind) {
             for tone in TONES {
-                let s = Theme { palette, ascii: false }.style(tone);
+                let s = Theme { palette, ..Theme::default() }.style(tone);
                 for c in [s.fg, s.bg].into_iter().flatten() {
                     assert!(!matches!(c, Color::Rgb(..) | Color::Indexed(_)), "{tone:?}");
                 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use super::Helm;
-use crate::api::{Delta, Snapshot};
+use crate::api::{Delta, Snapshot, Trends};
 use crate::controller::clock::wall_ms;
 use crate::controller::view::{self, Sources};
 use crate::text::Safe;
@@ -17,6 +17,8 @@ pub struct Published {
     pub snapshot: Arc<Snapshot>,
     /// When each service's countdown had the value that is in the snapshot.
     pub countdowns: HashMap<Safe, Instant>,
+    /// What the revisions did over the last minutes.
+    pub trends: Trends,
 }
 
 impl Published {
@@ -75,6 +77,7 @@ impl Helm {
         let mut changes = last.changes_to(&next);
         changes.append(&mut self.pending);
         self.published = Instant::now();
+        self.measured(wall_ms, &next);
         if changes.is_empty() && last.schema == next.schema {
             return;
         }
@@ -82,10 +85,19 @@ impl Helm {
         next.events = self.events.iter().cloned().collect();
         next.probes = self.recent_probes.iter().cloned().collect();
         let delta = Arc::new(Delta { seq: next.seq, changes });
-        *self.latest.write().unwrap_or_else(PoisonError::into_inner) =
-            Published { snapshot: Arc::new(next), countdowns };
+        {
+            let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+            (latest.snapshot, latest.countdowns) = (Arc::new(next), countdowns);
+        }
         // No receiver is fine: nobody is watching.
         let _ = self.updates.send(delta);
+    }
+
+    /// Keeps what the revisions do now for those who begin to watch later.
+    fn measured(&self, wall_ms: u64, next: &Snapshot) {
+        let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+        next.services.iter().for_each(|s| latest.trends.record(wall_ms, s));
+        latest.trends.retain(|name| next.services.binary_search_by(|s| s.name.cmp(name)).is_ok());
     }
 }
 

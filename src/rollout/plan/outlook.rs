@@ -74,9 +74,8 @@ pub fn outlook(service: &Service, plan: &Plan, has_stable: bool) -> Outlook {
         let step = step(plan, replicas, (stable, candidate), next);
         lowest = lowest.min(step.lowest);
         most = most.max(step.most);
-        at_least = at_least
-            .plus(Millis(probes.saturating_mul(u64::from(step.rounds))))
-            .plus(phase.gates.iter().filter_map(|g| timed(service, g)).max().unwrap_or_default());
+        at_least =
+            at_least.plus(Millis(probes.saturating_mul(u64::from(step.rounds)))).plus(gated(service, phase));
         (stable, candidate) = next;
     }
     let by_hand = plan.phases.iter().filter(|p| p.gates.contains(&Gate::Manual)).map(|p| p.name.clone());
@@ -156,6 +155,12 @@ fn list(names: &[String]) -> String {
 /// `1 instance`, `4 instances`.
 fn instances(n: u32) -> String {
     if n == 1 { "1 instance".to_owned() } else { format!("{n} instances") }
+}
+
+/// How long the gates of a phase keep it, once its target is reached: this long or longer.
+#[must_use]
+pub fn gated(service: &Service, phase: &Phase) -> Millis {
+    phase.gates.iter().filter_map(|g| timed(service, g)).max().unwrap_or_default()
 }
 
 fn timed(service: &Service, gate: &Gate) -> Option<Millis> {
@@ -323,6 +328,8 @@ mod tests {
         // A minute's pause, and a second between the two probes of each of three batches (1, 2, 4 instances).
         assert_eq!(o.at_least, Millis::secs(63));
         assert_eq!(o.takes(), "at least 1m3s, and until promoted at 50%");
+        let each = plan(&s, true).phases.iter().map(|p| gated(&s, p).0 / 1000).collect::<Vec<_>>();
+        assert_eq!(each, [0, 60, 0, 0]);
         assert_eq!(o.way_back, WayBack::AtOnce(s.keep));
         assert_eq!(o.way_back.text(), "instant: one weight change, until 1m after it has ended");
         let said = o.not_promised.join("\n");

@@ -6,11 +6,11 @@ use crate::api::{Change, Delta, EventView, ProbeView, RolloutStatus, ServiceView
 use crate::client::Update;
 use crate::tui::fixture;
 use crate::tui::keys::{self, Key as Pressed};
-use crate::tui::theme::{Palette, Theme};
+use crate::tui::theme::{Graph, Palette, Theme};
 use crate::tui::update::Cmd;
 use crate::tui::view;
 
-const THEME: Theme = Theme { palette: Palette::None, ascii: true };
+const THEME: Theme = Theme { palette: Palette::None, ascii: true, graph: Graph::Block };
 
 /// A recording of `seconds`, ten frames a second: shares rise, probes and events come, a gate counts down, and half-way
 /// there is a gap.

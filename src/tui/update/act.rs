@@ -11,7 +11,7 @@ use crate::tui::rows::Sort;
 use crate::tui::theme::Palette;
 use crate::tui::view;
 
-use super::{Cmd, ask, command, logs, tell};
+use super::{Cmd, ask, command, fold, logs, tell};
 
 /// A key was pressed.
 pub(super) fn key(model: &mut Model, key: Key) -> Vec<Cmd> {
@@ -76,6 +76,12 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Open if model.focus == Pane::Fleet && model.instance_view().is_some() => {
             return details(model);
         }
+        Action::Open if model.focus == Pane::Fleet && model.group(model.cursor).is_some() => {
+            // What a filter shows is not folded.
+            if model.folds() {
+                fold::toggle(model);
+            }
+        }
         Action::Details => return details(model),
         Action::Copy => return copy(model),
         Action::Theme => {
@@ -97,6 +103,11 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::NextPane => focus(model, 1),
         Action::PreviousPane => focus(model, Pane::ALL.len() - 1),
         Action::Focus(pane) => model.focus = pane,
+        Action::Tree => fold::tree(model),
+        Action::Fold => fold::fold(model),
+        Action::Unfold => fold::unfold(model),
+        Action::NextService if in_tree(model) => fold::unfold(model),
+        Action::PreviousService if in_tree(model) => fold::fold(model),
         Action::NextService => service(model, 1),
         Action::PreviousService => service(model, -1),
         Action::Up => scroll(model, -1),
@@ -116,6 +127,11 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
         Action::Right => logs::sideways(model, 16),
     }
     vec![]
+}
+
+/// Whether the arrows to the sides move in a tree.
+fn in_tree(model: &Model) -> bool {
+    model.focus == Pane::Fleet && model.folds()
 }
 
 /// At the end it begins again.
@@ -211,6 +227,7 @@ pub(super) fn select_service(model: &mut Model, next: Option<Safe>) {
         model.service = next;
         model.cursor = 0;
         model.instance = None;
+        model.tree.chosen = None;
         model.health_back = 0;
         model.rows_stale = true;
     }

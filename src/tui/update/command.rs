@@ -8,7 +8,7 @@ use crate::tui::palette::{Offer, offers};
 use crate::tui::rows::{Column, Sort};
 use crate::tui::theme::Palette;
 
-use super::{Cmd, act, ask, logs, open_palette};
+use super::{Cmd, act, ask, fold, logs, open_palette};
 
 /// The palette's choice, if it is open and offers one.
 fn choice(model: &Model) -> Option<Offer> {
@@ -95,6 +95,7 @@ fn carry_out(model: &mut Model, action: Action, argument: String) -> Vec<Cmd> {
                 act::theme(model, palette);
             }
         }
+        (Action::Fold | Action::Unfold, false) => fold::named(model, &argument, action == Action::Fold),
         (Action::Sort, false) => {
             let by = Column::ALL.into_iter().find(|c| c.caption() == argument);
             act::sort(model, Sort { by, reversed: false });

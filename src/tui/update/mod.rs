@@ -4,6 +4,7 @@ mod act;
 mod ask;
 mod calm;
 mod command;
+mod fold;
 mod journal;
 mod logs;
 #[cfg(test)]
@@ -246,6 +247,10 @@ pub(super) fn tell(model: &mut Model, loudness: Loudness, text: impl Into<Safe>)
 
 fn tick(model: &mut Model) {
     model.settle();
+    if let Some(snapshot) = model.snapshot.as_ref().filter(|_| model.live()) {
+        // Figures that stay the same are no news, and are measured all the same.
+        snapshot.services.iter().for_each(|s| model.trends.record(model.wall_ms, s));
+    }
     if model.notice.as_ref().and_then(|n| n.until_ms).is_some_and(|t| t <= model.now_ms) {
         model.notice = None;
         (model.dirty, model.urgent) = (true, true);
@@ -260,13 +265,16 @@ fn tick(model: &mut Model) {
 fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
     model.heard_ms = model.now_ms;
     match update {
-        Update::Snapshot(snapshot) => {
+        Update::Snapshot(mut snapshot) => {
+            model.trends.merge(std::mem::take(&mut snapshot.trends));
             let back = matches!(model.link, Link::Lost { .. }) && model.snapshot.is_some();
             for s in &snapshot.services {
                 model.service_ms.insert(s.name.clone(), model.now_ms);
+                model.trends.record(model.wall_ms, s);
             }
             // Nobody knows what happened between the two.
             model.journal = Journal::default();
+            model.trends.retain(|name| snapshot.services.binary_search_by(|s| s.name.cmp(name)).is_ok());
             model.snapshot = Some(snapshot);
             model.link = Link::Live;
             model.rows_stale = true;
@@ -291,6 +299,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                 match change {
                     Change::Service(s) => {
                         model.service_ms.insert(s.name.clone(), model.now_ms);
+                        model.trends.record(model.wall_ms, s);
                         model.counts_stale = true;
                     }
                     Change::Instance(i) => {
@@ -304,6 +313,7 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                     Change::Watchers(_) | Change::Alarms(_) | Change::Environment(..) => {}
                     Change::ServiceGone(name) => {
                         model.service_ms.remove(name);
+                        model.trends.retain(|n| n != name);
                         model.counts_stale = true;
                     }
                     Change::Host(_) | Change::HostGone(_) | Change::Proxy(_) | Change::ProxyGone(_) => {

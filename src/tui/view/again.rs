@@ -7,6 +7,7 @@ use crate::api::{InstanceView, Role, RolloutView, ServiceView};
 use crate::text::Safe;
 use crate::tui::dialog::single_hosts;
 use crate::tui::format;
+use crate::tui::keys::Action;
 use crate::tui::model::Model;
 use crate::tui::theme::{Theme, Tone};
 
@@ -122,7 +123,12 @@ fn one_host(model: &Model, service: &ServiceView, r: &RolloutView, host: &Safe, 
         lines.push((format!("! In place: {host} is empty while {stable} starts again."), Tone::Warn));
     }
     lines.push((
-        format!("! {} cannot end while {host} is held back: only retry (t) or abort (a) ends that.", r.id),
+        format!(
+            "! {} cannot end while {host} is held back: only retry ({}) or abort ({}) ends that.",
+            r.id,
+            model.keys.key(Action::Retry),
+            model.keys.key(Action::Abort)
+        ),
         Tone::Warn,
     ));
 }

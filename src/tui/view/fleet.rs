@@ -1,4 +1,4 @@
-//! Pane 3: instances, the stable ones first. Only the rows in sight are put together.
+//! Pane 3: instances, the candidate's first, or as a tree. Only the rows in sight are put together.
 
 use std::ops::Range;
 
@@ -12,6 +12,7 @@ use crate::tui::format;
 use crate::tui::model::{HostTrouble, Model, Pane, health_word};
 use crate::tui::rows::Column;
 use crate::tui::theme::{Theme, Tone};
+use crate::tui::tree::Group;
 
 /// Rows of the list that are in sight when the pane is `area`.
 pub(super) fn visible(model: &Model, area: Rect) -> Range<usize> {
@@ -44,6 +45,8 @@ fn columns(model: &Model, room: u16) -> Vec<(Column, u16)> {
         C::Restarts => 3,
     };
     let mut shown: Vec<(Column, u16)> = Column::ALL.into_iter().map(|c| (c, size(c))).collect();
+    // The heading says it.
+    shown.retain(|(c, _)| *c != C::Host || !model.tree.on);
     let total = |s: &[(Column, u16)]| s.iter().map(|(_, w)| w + 1).sum::<u16>();
     for column in GIVE_UP {
         if total(&shown) <= room {
@@ -65,7 +68,7 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
         _ => "all services",
     };
     let mut title = vec![(scope.to_owned(), Tone::Accent)];
-    let filter = super::filter_title(model, theme, List::Fleet, (model.rows.len(), model.in_scope));
+    let filter = super::filter_title(model, theme, List::Fleet, (model.shown(), model.in_scope));
     if filter.is_empty() {
         title.push((format!(" {}", model.in_scope), Tone::Dim));
     }
@@ -89,9 +92,10 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
     let mut inner = super::frame(model, theme, area, Pane::Fleet, &super::borrowed(&title), buf);
     let head = super::cut_top(&mut inner, 1);
-    let columns = columns(model, inner.width.saturating_sub(2));
+    let indent = if model.tree.on { 2 * (1 + u16::from(model.all_services)) } else { 0 };
+    let columns = columns(model, inner.width.saturating_sub(2 + indent));
     let mut pen = Pen::new(buf, theme, head, 0);
-    pen.skip(2);
+    pen.skip(2 + indent);
     for (c, w) in &columns {
         let tone = if model.sort.by == Some(*c) { Tone::Accent } else { Tone::Dim };
         match c {
@@ -101,7 +105,9 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
     for (row, n) in (0..inner.height).zip(visible(model, area)) {
         if let Some(i) = model.row(n) {
-            instance(model, theme, i, n == model.cursor, &columns, inner, row, buf);
+            instance(model, theme, i, (n == model.cursor, indent), &columns, inner, row, buf);
+        } else if let Some(g) = model.group(n) {
+            heading(model, theme, g, n == model.cursor, inner, row, buf);
         }
     }
     if model.rows.is_empty() {
@@ -114,24 +120,87 @@ pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
 }
 
+/// The row of the cursor, reversed where it moves now, with its mark.
+fn begin<'a>(
+    model: &Model,
+    theme: &'a Theme,
+    chosen: bool,
+    area: Rect,
+    row: u16,
+    buf: &'a mut Buffer,
+) -> Pen<'a> {
+    let mut pen = Pen::new(buf, theme, area, row);
+    if chosen && model.focus == Pane::Fleet {
+        pen.wash(area, theme.style(Tone::Selected));
+        pen = pen.over(theme.style(Tone::Selected));
+    }
+    pen.column(if chosen { theme.glyphs().now } else { " " }, 1, Tone::Accent);
+    pen
+}
+
+/// `▸ node-2  3 healthy, 1 FAILING, 1 of the candidate`
+fn heading(model: &Model, theme: &Theme, g: &Group, chosen: bool, area: Rect, row: u16, buf: &mut Buffer) {
+    let glyphs = theme.glyphs();
+    let t = g.tally;
+    let trouble = g.key.host.as_ref().and_then(|h| model.host_trouble(h));
+    let lost = trouble == Some(HostTrouble::Unreachable);
+    let tone = if lost || t.failing > 0 {
+        Tone::Bad
+    } else if t.unknown > 0 || t.starting > 0 {
+        Tone::Warn
+    } else {
+        Tone::Strong
+    };
+    let mark = if g.folded { glyphs.folded } else { glyphs.unfolded };
+    let widths = model.widths;
+    let names = if model.all_services { widths.service.max(widths.host + 2) } else { widths.host };
+    let mut pen = begin(model, theme, chosen, area, row, buf);
+    pen.skip(2 * g.depth).column(mark, 1, Tone::Accent);
+    pen.column(g.key.name().as_str(), (names + 1).clamp(6, 30).saturating_sub(2 * g.depth), tone);
+    match trouble {
+        Some(HostTrouble::Unreachable) => {
+            pen.text("! UNREACHABLE: ", Tone::Bad);
+        }
+        Some(HostTrouble::Out) => {
+            pen.text("out, ", Tone::Dim);
+        }
+        None => {}
+    }
+    let said = [
+        (t.failing, "FAILING", Tone::Bad),
+        (t.healthy, "healthy", Tone::Ok),
+        (t.unknown, "not known", Tone::Warn),
+        (t.starting, "starting", Tone::Warn),
+        (t.stopped, "stopped", Tone::Dim),
+    ];
+    // What is wrong comes first, for a narrow screen.
+    for (k, (n, word, tone)) in said.into_iter().filter(|(n, ..)| *n > 0).enumerate() {
+        pen.text(if k > 0 { ", " } else { "" }, Tone::Dim).text(&format!("{n} {word}"), tone);
+    }
+    if t.candidates > 0 {
+        pen.text(", ", Tone::Dim).text(&format!("{} of the candidate", t.candidates), Tone::Candidate);
+    }
+    if g.key.host.is_none()
+        && let Some(service) = model.service_named(&g.key.service)
+    {
+        let (text, tone) = super::services::state(service);
+        pen.skip(2).text(&text, tone);
+    }
+}
+
 #[allow(clippy::too_many_arguments)]
 fn instance(
     model: &Model,
     theme: &Theme,
     i: &InstanceView,
-    chosen: bool,
+    (chosen, indent): (bool, u16),
     columns: &[(Column, u16)],
     area: Rect,
     row: u16,
     buf: &mut Buffer,
 ) {
-    let focused = chosen && model.focus == Pane::Fleet;
-    let mut pen = Pen::new(buf, theme, area, row);
-    if focused {
-        pen.wash(area, theme.style(Tone::Selected));
-        pen = pen.over(theme.style(Tone::Selected));
-    }
-    pen.column(if chosen { theme.glyphs().now } else { " " }, 1, Tone::Accent);
+    let mut pen = begin(model, theme, chosen, area, row, buf);
+    pen.skip(indent);
     for (c, w) in columns {
         match cell(model, i, *c) {
             (text, tone, true) => pen.number(&text, *w, tone),

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::pen::Pen;
-use crate::tui::keys::{Binding, Context, Group, TABLE, possible};
+use crate::tui::keys::{Binding, Context, Group, possible};
 use crate::tui::model::Model;
 use crate::tui::theme::{Theme, Tone};
 
@@ -35,7 +35,12 @@ fn bindings(model: &Model, group: Group) -> impl Iterator<Item = &'static Bindin
         (true, many) => many.contains(&Context::Replay) && b.exists(read_only),
     };
     // Lines that differ only in where they count are one line for people.
-    TABLE.iter().filter(here).filter(move |b| b.group == group && last.replace(b.help) != Some(b.help))
+    model
+        .keys
+        .lines()
+        .iter()
+        .filter(here)
+        .filter(move |b| b.group == group && last.replace(b.help) != Some(b.help))
 }
 
 /// Lines there are.

@@ -18,8 +18,10 @@ mod palette;
 mod pen;
 mod rollout;
 mod services;
+mod sparks;
 #[cfg(test)]
 mod tests;
+mod timeline;
 mod welcome;
 
 use ratatui::buffer::Buffer;
@@ -28,6 +30,7 @@ use ratatui::style::Color;
 
 use super::filter::List;
 use super::format;
+use super::keys::Action;
 use super::model::{Link, Loudness, Model, Notice, Overlay, Pane};
 use super::theme::{Theme, Tone};
 use pen::Pen;
@@ -224,6 +227,11 @@ pub fn clocks(model: &Model) -> String {
         out.push_str(&format::countdown(left));
     }
     let rollout = model.service_view().and_then(|s| s.rollout.as_ref());
+    out.extend(rollout.map(|r| timeline::lasts(model, r)));
+    if sparks::any(model) {
+        // One point more.
+        out.push_str(&crate::api::step(model.wall_ms).to_string());
+    }
     let empty = rollout.iter().flat_map(|r| &r.empty).map(|e| e.since_ms);
     let compared = rollout.and_then(|r| r.comparison.as_ref()).filter(|c| !c.over).map(|c| c.since_ms);
     for since in empty.chain(compared) {
@@ -319,11 +327,13 @@ fn frame(
     let mut inner = area;
     let row = cut_top(&mut inner, 1);
     let focused = model.focus == pane && model.logs.is_none();
-    let (number, name) = pane.title();
+    let (key, name) = (model.keys.key(Action::Focus(pane)), pane.title());
+    // One that has no key has a name, which is there already.
+    let title = if key.starts_with(':') { format!(" {name} ") } else { format!(" {key} {name} ") };
     let mut pen = Pen::new(buf, theme, row, 0);
     pen.fill(g.rule, 1, Tone::Dim);
     let tone = if focused { Tone::Selected } else { Tone::Strong };
-    pen.text(&format!(" {number} {name} "), tone);
+    pen.text(&title, tone);
     for (text, tone) in text {
         pen.text(text, *tone);
     }

@@ -4,6 +4,7 @@
 use crate::api::{Finding, InstanceView, Role, RolloutStatus, RolloutView, ServiceView};
 use crate::text::Safe;
 use crate::tui::format;
+use crate::tui::keys::Action;
 use crate::tui::model::Model;
 use crate::tui::theme::Tone;
 
@@ -35,7 +36,8 @@ pub(super) fn urgent(model: &Model, service: &ServiceView, r: &RolloutView) -> L
         let keeps = if r.held.len() == 1 { "keeps" } else { "keep" };
         let them = if r.held.len() == 1 { "it" } else { "them" };
         let end = if model.steers() {
-            format!("so it cannot end. t takes {them} in again, a aborts")
+            let (retry, abort) = (model.keys.key(Action::Retry), model.keys.key(Action::Abort));
+            format!("so it cannot end. {retry} takes {them} in again, {abort} aborts")
         } else {
             "so it cannot end before somebody retries or aborts".to_owned()
         };

@@ -5,9 +5,10 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::pen::{Pen, width};
-use super::{notes, paragraph, wrap};
+use super::{notes, paragraph, sparks, timeline, wrap};
 use crate::api::{RevisionView, Role, RolloutStatus, RolloutView, ServiceView, VerbKind};
 use crate::tui::format;
+use crate::tui::keys::Action;
 use crate::tui::model::{Model, Pane};
 use crate::tui::theme::{Theme, Tone};
 
@@ -148,7 +149,7 @@ fn under_way(
     let (text, tone) = status(model, service, r);
     let room = usize::from(area.width.saturating_sub(1));
     let mut row = 0;
-    phases(theme, r, area, row, buf);
+    timeline::draw(model, theme, r, area, row, buf);
     row += 1;
     let urgent = notes::urgent(model, service, r);
     let compared = notes::comparison(model, r);
@@ -194,73 +195,36 @@ fn under_way(
     let mut notes = notes::quiet(model, service, r);
     notes.extend(r.owed.iter().map(|o| (format!("owed: {o}"), Tone::Warn)));
     notes.extend(service.drift.iter().map(|d| (format!("drift: {d}"), Tone::Warn)));
+    // Whatever is said in words comes first, and who began it.
+    charts(model, theme, service, notes.len() + 1, &mut rest, buf);
     for (text, tone) in notes.iter().take(rest.height.into()) {
         Pen::new(buf, theme, super::cut_top(&mut rest, 1), 0).text(text, *tone);
     }
-    if rest.height > 1 {
+    if rest.height > 0 {
         let by =
             format!("{} by {}, {} ago", r.id, r.by, format::age(model.wall_ms.saturating_sub(r.started_ms)),);
         Pen::new(buf, theme, rest, rest.height - 1).text(&by, Tone::Dim);
     }
 }
 
+/// The last minutes of each version, in the rows that `taken` others leave.
+fn charts(
+    model: &Model,
+    theme: &Theme,
+    service: &ServiceView,
+    taken: usize,
+    rest: &mut Rect,
+    buf: &mut Buffer,
+) {
+    let rows = usize::from(rest.height).saturating_sub(taken);
+    let views = sparks::shown(model, service, rest.width.saturating_sub(1), rows);
+    let area = super::cut_top(rest, u16::try_from(views.len()).unwrap_or(0));
+    sparks::draw(model, theme, service, &views, area, buf);
+}
+
 /// Stable, then the candidate.
 fn shown(service: &ServiceView) -> impl Iterator<Item = &RevisionView> {
     [Role::Stable, Role::Candidate].into_iter().filter_map(|role| revision(service, role))
-}
-
-/// `✓ start  ✓ 5%  ▶ 25%  · 50%  · 100%`; of many, those around the phase now: `✓ 12 done  ▶ node-13  · 17 more`.
-fn phases(theme: &Theme, r: &RolloutView, area: Rect, row: u16, buf: &mut Buffer) {
-    let g = theme.glyphs();
-    let Some(end) = r.phases.len().checked_sub(1) else { return };
-    // The last one needs no gap behind it.
-    let room = usize::from(area.width.saturating_sub(1)) + 2;
-    let size = |n: usize| r.phases.get(n).map_or(0, |p| 4 + usize::from(width(p.name.as_str())));
-    let done = |n: usize| format!("{n} done");
-    let more = |n: usize| format!("{n} more");
-    let counted = |first: usize, last: usize| {
-        let before = if first > 0 { 4 + done(first).len() } else { 0 };
-        before + if last < end { 4 + more(end - last).len() } else { 0 }
-    };
-    let at = r.phase.min(end);
-    let (mut first, mut last) = (at, at);
-    let mut used = size(at);
-    if (0..=end).map(size).sum::<usize>() <= room {
-        (first, last) = (0, end);
-    } else {
-        loop {
-            let before = (first, last);
-            if last < end && used + size(last + 1) + counted(first, last + 1) <= room {
-                last += 1;
-                used += size(last);
-            }
-            if first > 0 && used + size(first - 1) + counted(first - 1, last) <= room {
-                first -= 1;
-                used += size(first);
-            }
-            if (first, last) == before {
-                break;
-            }
-        }
-    }
-    let mut pen = Pen::new(buf, theme, area, row);
-    let mut put = |mark: &str, name: &str, tone: Tone| {
-        pen.text(mark, tone).skip(1).text(name, tone).skip(2);
-    };
-    if first > 0 {
-        put(g.done, &done(first), Tone::Ok);
-    }
-    for (n, p) in r.phases.iter().enumerate().take(last + 1).skip(first) {
-        let (mark, tone) = match n.cmp(&r.phase) {
-            std::cmp::Ordering::Less => (g.done, Tone::Ok),
-            std::cmp::Ordering::Equal => (g.now, Tone::Accent),
-            std::cmp::Ordering::Greater => (g.todo, Tone::Dim),
-        };
-        put(mark, p.name.as_str(), tone);
-    }
-    if last < end {
-        put(g.todo, &more(end - last), Tone::Dim);
-    }
 }
 
 /// `candidate 1.5.0 ██████░░░░░░  25%  137/s  0.03% err  p95 41ms  2/2 ok`
@@ -384,7 +348,8 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
     if let Some(r) = &service.rollout {
         let (text, tone) = status(model, service, r);
         let ended = r.ended_ms.map_or_else(String::new, |end| {
-            format!(" ({} by {}, ended {} ago)", r.id, r.by, format::age(model.wall_ms.saturating_sub(end)))
+            let ago = format::age(model.wall_ms.saturating_sub(end));
+            format!(" ({} by {}, took {}, ended {ago} ago)", r.id, r.by, timeline::took(r.started_ms, end))
         });
         say(format!("{text}{ended}"), tone, &mut rest);
         for owed in &r.owed {
@@ -398,7 +363,10 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
         say(format!("Nothing of {} runs yet.", service.name), Tone::Strong, &mut rest);
         if model.steers() && service.verbs.contains(&VerbKind::Deploy) {
             say(
-                "Press d to choose a version and see its plan; nothing happens before you confirm.".into(),
+                format!(
+                    "Press {} to choose a version and see its plan; nothing happens before you confirm.",
+                    model.keys.key(Action::Deploy)
+                ),
                 Tone::Plain,
                 &mut rest,
             );
@@ -426,7 +394,8 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
             }
         }
     };
-    let key = if model.steers() { " (r)" } else { "" };
+    let back = model.keys.key(Action::Rollback);
+    let key = if model.steers() { format!(" ({back})") } else { String::new() };
     match &service.previous {
         Some(p) if service.previous_warm => {
             say(format!("way back: {}, at once: it still runs{key}", p.version), Tone::Plain, &mut rest);
@@ -444,10 +413,15 @@ fn idle(model: &Model, theme: &Theme, service: &ServiceView, area: Rect, buf: &m
     let others: Vec<&str> =
         service.known_versions.iter().filter(|v| **v != stable.version).map(|v| v.as_str()).take(6).collect();
     if model.steers() && !others.is_empty() && service.verbs.contains(&VerbKind::Deploy) {
-        say(format!("can be deployed (d): {}", others.join(", ")), Tone::Plain, &mut rest);
+        let key = model.keys.key(Action::Deploy);
+        say(format!("can be deployed ({key}): {}", others.join(", ")), Tone::Plain, &mut rest);
     }
     for hint in &model.demo_hint {
         say(hint.as_str().into(), Tone::Accent, &mut rest);
+    }
+    charts(model, theme, service, 0, &mut rest, buf);
+    if let Some(r) = service.rollout.as_ref().filter(|_| rest.height > 0) {
+        timeline::draw(model, theme, r, rest, 0, buf);
     }
 }
 

@@ -1,3 +1,4 @@
+mod glance;
 mod journal;
 mod logs;
 
@@ -11,12 +12,12 @@ use crate::text::Safe;
 use crate::tui::fixture;
 use crate::tui::keys::Key;
 use crate::tui::model::Planned;
-use crate::tui::theme::Palette;
+use crate::tui::theme::{Graph, Palette};
 use crate::tui::update::{Msg, update};
 
-const COLOUR: Theme = Theme { palette: Palette::Dark, ascii: false };
-const NO_COLOUR: Theme = Theme { palette: Palette::None, ascii: false };
-const ASCII: Theme = Theme { palette: Palette::Dark, ascii: true };
+const COLOUR: Theme = Theme { palette: Palette::Dark, ascii: false, graph: Graph::Block };
+const NO_COLOUR: Theme = Theme { palette: Palette::None, ascii: false, graph: Graph::Block };
+const ASCII: Theme = Theme { palette: Palette::Dark, ascii: true, graph: Graph::Block };
 
 fn model(snapshot: Snapshot, size: (u16, u16)) -> Model {
     let mut m = Model { name: "operator".into(), ..Model::default() };
@@ -95,8 +96,10 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 25] = [
+const SCENES: [&str; 27] = [
     "canary",
+    "tree",
+    "trends",
     "empty",
     "undeployed",
     "lost",
@@ -126,6 +129,8 @@ const SCENES: [&str; 25] = [
 fn scene(name: &str, size: (u16, u16)) -> Model {
     match name {
         "canary" => model(fixture::canary(), size),
+        "trends" => glance::trends(size),
+        "tree" => glance::tree(size),
         "empty" => model(fixture::empty(), size),
         "undeployed" => model(fixture::undeployed(), size),
         "production" => model(fixture::production(), size),
@@ -385,8 +390,8 @@ fn every_status_is_a_word() {
 #[test]
 fn of_many_phases_those_around_the_current_one_are_shown_and_the_rest_counted() {
     for (phase, size, expected) in [
-        (0, (80, 24), "▶ node-01.example  · node-02.example  · 28 more"),
-        (12, (80, 24), "✓ 12 done  ▶ node-13.example  · 17 more"),
+        (0, (80, 24), "▶ node-01.example for 8m  · 29 more"),
+        (12, (80, 24), "✓ 12 done  ▶ node-13.example for 20s  · 17 more"),
         (29, (80, 24), "✓ 28 done  ✓ node-29.example  ▶ node-30.example"),
         (12, (40, 10), "✓ 12 done  ▶ node-13.example  · 17 more"),
     ] {
@@ -476,7 +481,7 @@ fn what_is_sorted_by_is_in_the_title_and_its_caption_stands_out() {
 
 #[test]
 fn in_high_contrast_every_cell_is_bright_on_black_whatever_the_terminal_is() {
-    let theme = Theme { palette: Palette::Contrast, ascii: false };
+    let theme = Theme { palette: Palette::Contrast, ..Theme::default() };
     for name in ["canary", "help", "deploy", "details", "palette"] {
         for cell in picture(&mut scene(name, (80, 24)), &theme).content() {
             assert!(matches!(cell.bg, Color::Black | Color::Red), "{name}: {cell:?}");
@@ -607,7 +612,7 @@ proptest! {
             update(&mut m, Msg::Lost("gone".into()));
         }
         update(&mut m, Msg::Tick);
-        let buf = picture(&mut m, &Theme { palette: Palette::Dark, ascii });
+        let buf = picture(&mut m, &Theme { ascii, ..Theme::default() });
         for cell in buf.content() {
             prop_assert!(!cell.symbol().chars().any(char::is_control));
             prop_assert!(!ascii || cell.symbol().is_ascii());

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
 use super::pen::Pen;
-use crate::tui::keys::{Action, TABLE};
+use crate::tui::keys::Action;
 use crate::tui::model::{Model, Pane};
 use crate::tui::theme::{Theme, Tone};
 
@@ -20,21 +20,28 @@ pub(super) fn draw(model: &Model, theme: &Theme, body: Rect, buf: &mut Buffer) {
     pen.text("any key goes on ", Tone::Key);
     let rest = pen.room();
     pen.fill(g.rule, rest, Tone::Accent);
+    let key = |action| model.keys.key(action);
     for pane in Pane::ALL {
-        let (number, name) = pane.title();
-        let line = TABLE.iter().find(|b| b.action == Action::Focus(pane));
+        let line = model.keys.lines().iter().find(|b| b.action == Action::Focus(pane));
         let about = line.map_or("", |b| b.help.trim_start_matches("pane: "));
         let row = super::cut_top(&mut area, 1);
         let mut pen = Pen::new(buf, theme, row, 0);
         pen.skip(1)
-            .text(&format!("{number} "), Tone::Key)
-            .column(name, 9, Tone::Strong)
+            .text(&format!("{} ", key(Action::Focus(pane))), Tone::Key)
+            .column(pane.title(), 9, Tone::Strong)
             .text(about, Tone::Plain);
     }
     let row = super::cut_top(&mut area, 1);
-    let verbs = if model.steers() { "a y aborts, from anywhere; " } else { "" };
-    let text = format!("{verbs}? explains every key, : takes commands, / filters");
+    let verbs = if model.steers() {
+        format!("{} y aborts, from anywhere; ", key(Action::Abort))
+    } else {
+        String::new()
+    };
+    let (help, filter) = (key(Action::Help), key(Action::Filter));
+    let text = format!("{verbs}{help} explains every key, : takes commands, {filter} filters");
     Pen::new(buf, theme, row, 0).skip(1).text(&text, Tone::Plain);
     let row = super::cut_top(&mut area, 1);
-    Pen::new(buf, theme, row, 0).skip(1).text("q leaves; rollouts go on without this screen", Tone::Plain);
+    Pen::new(buf, theme, row, 0)
+        .skip(1)
+        .text(&format!("{} leaves; rollouts go on without this screen", key(Action::Detach)), Tone::Plain);
 }
