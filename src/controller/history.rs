@@ -204,7 +204,7 @@ impl Reader {
         self.read(move |db| story(db, &rollout)).await
     }
 
-    /// The last `limit` events before a fact, or of all; at most [`pages::MOST`].
+    /// The last `limit` events before a fact, or of all; at most 500.
     ///
     /// # Errors
     /// When the journal cannot be read.

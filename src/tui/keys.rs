@@ -137,14 +137,14 @@ pub enum Action {
     Sort,
     /// Sort the other way round.
     Reverse,
+    /// The events pane on the whole screen.
+    Journal,
     /// Instances under their hosts, or as a list.
     Tree,
     /// Fold the group of the selected instance.
     Fold,
     /// Unfold the selected group.
     Unfold,
-    /// The events pane on the whole screen.
-    Journal,
     /// Give the focused pane the whole screen, or take it back.
     Zoom,
     /// Open or close the help page.
@@ -352,7 +352,9 @@ fn logs_of(model: &Model, action: Action) -> Result<(), String> {
     }
     match model.logs_of(action) {
         Some(_) => Ok(()),
-        None if !model.rows.is_empty() => Err("no instance is selected".into()),
+        None if action == Action::Logs && !matches!(model.focus, Pane::Services | Pane::Rollout) => {
+            Err("no instance is selected".into())
+        }
         None => Err("there is no instance yet whose logs could be shown".into()),
     }
 }

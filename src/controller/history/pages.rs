@@ -16,7 +16,7 @@ use crate::rollout::fact::Record;
 use crate::rollout::state::State;
 
 /// Most events in a page.
-pub const MOST: usize = 500;
+const MOST: usize = 500;
 /// Facts that are told in one go.
 const TOLD: u64 = 5_000;
 

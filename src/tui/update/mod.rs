@@ -272,9 +272,9 @@ fn news(model: &mut Model, update: Update) -> Vec<Cmd> {
                 model.service_ms.insert(s.name.clone(), model.now_ms);
                 model.trends.record(model.wall_ms, s);
             }
-            model.trends.retain(|name| snapshot.services.binary_search_by(|s| s.name.cmp(name)).is_ok());
             // Nobody knows what happened between the two.
             model.journal = Journal::default();
+            model.trends.retain(|name| snapshot.services.binary_search_by(|s| s.name.cmp(name)).is_ok());
             model.snapshot = Some(snapshot);
             model.link = Link::Live;
             model.rows_stale = true;
