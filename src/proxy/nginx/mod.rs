@@ -2,7 +2,7 @@
 //!
 //! The open-source nginx has no way to change a weight but a reload, which closes idle connections and leaves old workers
 //! behind. So shares are not in its configuration: for each request nginx asks whether an empty file is there
-//! ([`shares`]), and a change of a share is a change of one symbolic link: in force for every worker at once, without a
+//! (`shares.rs`), and a change of a share is a change of one symbolic link: in force for every worker at once, without a
 //! reload, and kept over restarts. Only another set of instances, a rule or sticky places need a reload.
 //!
 //! Facts of nginx this rests on (1.22): `if (-f ...)` with nothing but `set` in it is evaluated for each request, before
