@@ -171,14 +171,14 @@ impl Cockpit {
                 }
             }
         });
-        // The instances are the last thing that the first picture needs.
         let screen = || {
             let size = |n: u16| std::num::NonZero::new(n).unwrap();
             let mut terminal = vt100::Parser::new(size(24), size(80), 0);
             terminal.process(&shown.lock().unwrap());
             terminal.screen().contents()
         };
-        while !screen().contains("web-7f3a0b11-") {
+        // The head of a picture; before it there is one line that says what is waited for.
+        while !screen().contains(" instances ") {
             assert!(began.elapsed() < Duration::from_secs(30), "no picture:\n{}", screen());
             std::thread::sleep(Duration::from_millis(1));
         }
