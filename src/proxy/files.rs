@@ -45,7 +45,7 @@ pub(super) fn publish(temp: &Path, path: &Path) -> io::Result<()> {
 
 /// Does something that may take as long as the disk likes. A worker of the runtime hands on what else it has to do, so
 /// that an abort which arrives meanwhile is read.
-fn waiting_for_disk<T>(work: impl FnOnce() -> T) -> T {
+pub(super) fn waiting_for_disk<T>(work: impl FnOnce() -> T) -> T {
     use tokio::runtime::{Handle, RuntimeFlavor};
     match Handle::try_current().map(|h| h.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
@@ -53,15 +53,30 @@ fn waiting_for_disk<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// Makes a directory that the proxy may look into, whoever it runs as; one that is there stays as it is.
+/// Makes a directory, and those above it, that the proxy may look into, whoever it runs as; what is there stays as it is.
 pub(super) fn readable_dir(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    parent.map_or(Ok(()), fs::create_dir_all)?;
     match fs::create_dir(path) {
         Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o755)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => {
+                readable_dir(parent)?;
+                readable_dir(path)
+            }
+            _ => Err(e),
+        },
         Err(e) => Err(e),
     }
+}
+
+/// The same for a directory that is nobody's but ours: it is put right when it is there.
+pub(super) fn open_to_all(path: &Path) -> io::Result<()> {
+    readable_dir(path)?;
+    let mode = fs::metadata(path)?.permissions().mode();
+    if mode & 0o555 == 0o555 {
+        return Ok(());
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
 }
 
 /// Makes what was created in a directory survive a crash.

@@ -5,8 +5,8 @@
 //! ph GENERATION STATUS CLIENT [UPSTREAM_ADDR] [UPSTREAM_STATUS] [UPSTREAM_RESPONSE_TIME]
 //! ```
 //! The generation says which configuration served it, and so whose an address was. nginx tried the addresses in turn
-//! (`, ` between them, ` : ` where it began anew); the last one answered, the ones before it failed and were hidden from
-//! the client. Only loopback is listened to; a line that is none of ours is counted and left out. Datagrams can be lost:
+//! (`, ` between them, ` : ` where it began anew); the last of ours answered, the ones before it failed and were hidden from
+//! the client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line that is none of ours is counted and left out. Datagrams can be lost:
 //! counts are those of the lines that came.
 
 use std::collections::BTreeMap;
@@ -29,9 +29,18 @@ pub struct LogLine<'a> {
     pub status: u16,
     /// Who asked.
     pub client: Option<IpAddr>,
-    /// The addresses that were tried, in turn.
-    pub tried: Vec<SocketAddr>,
-    /// How long the last one took, in milliseconds.
+    /// What was tried, in turn.
+    pub tried: Vec<Attempt>,
+}
+
+/// One attempt to have a request answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where; `None` for what is no address (an upstream none of whose servers was tried).
+    pub addr: Option<SocketAddr>,
+    /// What came back; `None` when nothing did.
+    pub status: Option<u16>,
+    /// How long it took, in milliseconds.
     pub took_ms: Option<u64>,
 }
 
@@ -45,10 +54,15 @@ pub fn parse(line: &str) -> Option<LogLine<'_>> {
     let mut words = head.split(' ');
     let (generation, status, client) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
     let mut lists = lists.strip_suffix(']')?.split("] [");
-    let tried = list(lists.next()?).map(|a| a.parse().ok()).collect::<Option<Vec<_>>>()?;
-    let _statuses = lists.next()?;
-    let took = list(lists.next()?).last()?;
-    Some(LogLine { generation, status, client: client.parse().ok(), tried, took_ms: ms(took) })
+    let (addresses, mut statuses) = (list(lists.next()?), list(lists.next()?));
+    let mut times = list(lists.next()?);
+    let tried = addresses.map(|addr| Attempt {
+        addr: addr.parse().ok(),
+        status: statuses.next().and_then(|s| s.parse().ok()),
+        took_ms: times.next().and_then(ms),
+    });
+    let tried = tried.collect();
+    Some(LogLine { generation, status, client: client.parse().ok(), tried })
 }
 
 /// The parts of one of nginx's lists.
@@ -99,28 +113,30 @@ impl LogListener {
 
 impl Lines for Seen {
     fn take(&mut self, line: &str, trusted: bool) {
-        let line = parse(line).filter(|_| trusted);
-        let known = line.and_then(|l| {
-            let whose: Option<Vec<_>> = l.tried.iter().map(|a| (self.whose)(l.generation, *a)).collect();
-            Some((l, whose?))
-        });
-        let Some((l, tried)) = known else {
+        let Some(l) = parse(line).filter(|_| trusted) else {
             self.ignored += 1;
             return;
         };
-        let Some((last, before)) = tried.split_last() else { return };
-        for id in before {
+        // What else the operator's configuration asks (a page for errors, say) is none of ours; who answered is judged by
+        // its own answer, whatever is made of it for the client.
+        let ours = l.tried.iter().filter_map(|t| Some(((self.whose)(l.generation, t.addr?)?, *t)));
+        let ours: Vec<(InstanceId, Attempt)> = ours.collect();
+        let Some(((id, last), before)) = ours.split_last() else {
+            self.ignored += 1;
+            return;
+        };
+        for (id, _) in before {
             self.counted.entry(id.clone()).or_default().retries += 1;
         }
-        let c = self.counted.entry(last.clone()).or_default();
+        let c = self.counted.entry(id.clone()).or_default();
         c.requests += 1;
-        let failed = l.status >= 500;
+        let failed = last.status.unwrap_or(l.status) >= 500;
         c.errors += u64::from(failed);
         // A client that hung up says nothing about the server.
         if l.status == CLIENT_CLOSED {
             return;
         }
-        if let Some(took) = l.took_ms {
+        if let Some(took) = last.took_ms {
             c.latency.record(took.saturating_mul(1000));
         }
         if let Some(client) = l.client {
@@ -148,11 +164,13 @@ mod tests {
     #[test]
     fn lines_are_read_with_and_without_a_syslog_header() {
         let l = parse(PLAIN).unwrap();
-        assert_eq!((l.generation, l.status, l.took_ms), ("1a2b", 200, Some(12)));
-        assert_eq!((l.client, l.tried), ("10.0.0.9".parse().ok(), vec!["127.0.0.1:9001".parse().unwrap()]));
+        let attempt = Attempt { addr: "127.0.0.1:9001".parse().ok(), status: Some(200), took_ms: Some(12) };
+        assert_eq!((l.generation, l.status), ("1a2b", 200));
+        assert_eq!((l.client, l.tried), ("10.0.0.9".parse().ok(), vec![attempt]));
         let header = "<190>Nov 22 06:21:43 ph: ";
         let l = parse("<190>Nov 22 06:21:43 ph: ph 1 502 unix: [[::1]:9, 127.0.0.1:8 : 127.0.0.1:7] [502, - : 200] [0.001, - : 2.5]").unwrap();
-        assert_eq!((l.tried.len(), l.client, l.took_ms), (3, None, Some(2500)));
+        assert_eq!((l.tried.len(), l.client, l.tried[2].took_ms), (3, None, Some(2500)));
+        assert_eq!((l.tried[1].status, l.tried[1].took_ms), (None, None));
         assert_eq!(parse(&format!("{header}{PLAIN}")), parse(PLAIN));
     }
 
@@ -184,10 +202,14 @@ mod tests {
         seen.take("ph g 502 10.0.0.9 [127.0.0.1:1] [502] [0.001]", true);
         seen.take("ph g 499 10.0.0.9 [127.0.0.1:2] [-] [0.100]", true);
         seen.take("ph h 200 10.0.0.9 [127.0.0.1:2] [200] [-]", true);
+        // Hidden by the operator's own page for errors, from a file or from somewhere else.
+        seen.take("ph g 200 10.0.0.9 [127.0.0.1:3] [500] [0.001]", true);
+        seen.take("ph g 200 10.0.0.9 [127.0.0.1:3 : 10.0.0.7:80] [500 : 200] [0.001 : 0.002]", true);
         let of = |port: u16| seen.counted[&(seen.whose)("g", ([127, 0, 0, 1], port).into()).unwrap()].clone();
         let (one, two) = (of(1), of(2));
         assert_eq!((one.requests, one.errors, one.retries, one.latency.count()), (1, 1, 1, 1));
         assert_eq!((two.requests, two.errors, two.retries, two.latency.count()), (3, 0, 0, 1));
+        assert_eq!((of(3).requests, of(3).errors, of(3).retries), (2, 2, 0));
         assert_eq!(one.halves.iter().map(|h| (h.requests, h.bad)).max(), Some((1, 1)));
     }
 }

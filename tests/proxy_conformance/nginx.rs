@@ -65,6 +65,11 @@ fn settings(h: &Harness) -> Settings {
     }
 }
 
+/// Of nobody that runs.
+fn settings_of(h: &Harness) -> Settings {
+    Settings { pid: h.path().join("x.pid"), ..settings(h) }
+}
+
 fn workers(back: &pilothouse::rollout::world::RouteReadback) -> Vec<String> {
     back.workers.iter().map(|w| w.worker.clone()).collect()
 }
@@ -338,13 +343,19 @@ async fn changes_by_hand_are_seen_and_set_right() {
         assert!(text.contains(from), "{text}");
         std::fs::write(&path, text.replace(from, to)).unwrap();
     };
-    let changes: [&dyn Fn(); 6] = [
+    let changes: [&dyn Fn(); 7] = [
         &|| std::fs::remove_file(share.join("b.07")).unwrap(),
         &|| std::fs::write(share.join("a.07"), "").unwrap(),
         &|| std::fs::remove_file(share.join("rule")).unwrap(),
         &|| std::fs::remove_file(&share).unwrap(),
+        // A copy that followed the link.
+        &|| {
+            std::fs::remove_file(&share).unwrap();
+            std::fs::create_dir(&share).unwrap();
+            std::fs::write(share.join("a.99"), "").unwrap();
+        },
         &|| rewrite("shop.conf", &format!("server {}", a.addr), "server 127.0.0.1:9"),
-        &|| rewrite("shop_web.location", "set $ph_shop__web_slot b", "set $ph_shop__web_slot a"),
+        &|| rewrite("shop_web.location", "_slot b;", "_slot a;"),
     ];
     for (n, change) in changes.iter().enumerate() {
         h.up(&want).await;
@@ -361,7 +372,9 @@ async fn changes_by_hand_are_seen_and_set_right() {
     requests(h.listen, 160).await;
     assert_eq!(a.hits(), before, "slot b is stable");
     h.up(&want).await;
-    // What the operator is told to type in an emergency does what it says, also to a tester.
+    // What the operator is told to type in an emergency does what it says, also to a tester, and whatever is in the way.
+    std::fs::remove_file(&share).unwrap();
+    std::fs::create_dir(&share).unwrap();
     let script = h.proxy.by_hand(&want);
     let out = std::process::Command::new("sh").arg("-c").arg(&script).output().unwrap();
     assert!(out.status.success(), "{script}\n{out:?}");
@@ -425,6 +438,99 @@ async fn a_service_is_there_before_its_first_release() {
     let names: BTreeSet<String> =
         h.proxy.read_back().await.unwrap().keys().map(ToString::to_string).collect();
     assert_eq!(names, ["api", "web"].map(String::from).into());
+}
+
+/// The longest names there may be make a configuration that nginx loads, and so do two fleets beside each other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_names_make_a_configuration_that_loads() {
+    let Some(h) = Harness::nginx().await else { return };
+    let mut lines = String::new();
+    for (fleet, service) in
+        [("f".repeat(32), "s".repeat(40)), ("a--b".into(), "x".into()), ("a".into(), "b--x".into())]
+    {
+        let own = h.path().join(&fleet);
+        let settings =
+            Settings { dir: own.clone(), status: free_addr(), log: Some(free_addr()), ..settings_of(&h) };
+        let (fleet, name): (pilothouse::fleet::names::FleetName, pilothouse::fleet::names::ServiceName) =
+            (fleet.parse().unwrap(), service.parse().unwrap());
+        let driver = Nginx::new("lb".parse().unwrap(), settings, fleet.clone(), crate::support::OWNER.into());
+        driver.prepare(std::slice::from_ref(&name)).unwrap();
+        // With everything that a route can have; refused for lack of the lines, after the files were written.
+        let a = Backend::start(1, 1).await;
+        let full = sticky(with_rules(route(Slot::A, &[&a], &[], Bp::ZERO)));
+        let full = pilothouse::rollout::world::Route { service: name.clone(), ..full };
+        let op = h.path().join(format!("{fleet}.conf"));
+        let text = format!(
+            "pid {0}/x.pid; error_log {0}/x.log;\nevents {{}}\nhttp {{\n{1}\nserver {{ listen {2}; location / {{ {3} {4} }} }}\n}}\n",
+            h.path().display(),
+            nginx::http_line(&own, &fleet),
+            free_addr(),
+            nginx::location_line(&own, &fleet, &name),
+            nginx::cookie_line(&fleet, &name)
+        );
+        std::fs::write(&op, text).unwrap();
+        let settings = Settings {
+            dir: own.clone(),
+            config: op.clone(),
+            status: free_addr(),
+            log: Some(free_addr()),
+            ..settings_of(&h)
+        };
+        let driver = Nginx::new("lb".parse().unwrap(), settings, fleet.clone(), crate::support::OWNER.into());
+        // nginx itself is none of this: what is published stays when it is accepted.
+        let error = driver.apply(&[full], Direction::Up).await.unwrap_err();
+        assert!(matches!(&error, ProxyError::Unknown(_)), "accepted, and not loaded by anybody: {error:?}");
+        lines.push_str(&format!("{}\n", nginx::http_line(&own, &fleet)));
+    }
+    let all = h.path().join("all.conf");
+    let text =
+        format!("pid {0}/x.pid; error_log {0}/x.log;\nevents {{}}\nhttp {{\n{lines}}}\n", h.path().display());
+    std::fs::write(&all, text).unwrap();
+    let out = std::process::Command::new("nginx").arg("-t").arg("-c").arg(&all).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Whoever wrote files that nobody has checked yet may have been killed: the next one puts back what stood there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_has_checked_is_put_back() {
+    let Some(h) = Harness::nginx().await else { return };
+    let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+    let want = route(Slot::A, &[&a], &[&b], bp(50));
+    h.up(&want).await;
+    let conf = h.path().join("own/shop.conf");
+    let good = std::fs::read_to_string(&conf).unwrap();
+    let first = good.lines().next().unwrap().to_owned();
+    for way in 0..2 {
+        let before = serde_json::to_string(&[(&conf, Some(&good))]).unwrap();
+        std::fs::write(h.path().join("own/shop.before"), before).unwrap();
+        std::fs::write(&conf, format!("{first}\nno-such-directive;\n")).unwrap();
+        if way == 0 {
+            h.proxy.prepare(&[service()]).unwrap();
+        } else {
+            h.apply(&route(Slot::A, &[&a], &[&b], Bp::ZERO), Direction::Back).await.unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&conf).unwrap(), good, "{way}");
+        assert!(!h.path().join("own/shop.before").exists());
+    }
+}
+
+/// Two masters take connections while nginx's program is replaced: what the old one does is unknown, and an abort holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_second_master_nothing_is_certain_but_an_abort_holds() {
+    let Some(h) = Harness::nginx().await else { return };
+    let Some(other) = Harness::nginx().await else { return };
+    let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+    h.up(&route(Slot::A, &[&a], &[&b], bp(50))).await;
+    std::fs::copy(other.path().join("nginx.pid"), h.path().join("nginx.pid.oldbin")).unwrap();
+    let seen = h.proxy.read_back().await;
+    assert!(matches!(&seen, Err(ProxyError::Unknown(m)) if m.as_str().contains("another nginx")), "{seen:?}");
+    let back = route(Slot::A, &[&a], &[&b], Bp::ZERO);
+    assert!(h.apply(&back, Direction::Back).await.is_err());
+    let before = b.hits();
+    requests(h.listen, 160).await;
+    assert_eq!(b.hits(), before);
+    drop(other);
+    h.settled(&back).await;
 }
 
 /// Numbers need a log address; without one, and where it is taken, that is said.

@@ -67,10 +67,27 @@ pub fn log_line(fleet: &FleetName, log: SocketAddr) -> String {
     format!("access_log syslog:server={log},nohostname,tag=ph {};", format_name(fleet))
 }
 
-/// The name of a variable of a service, without the `$`.
+/// The name of a variable of a service, without the `$`. Short, whatever the service is called: it also names groups of
+/// expressions, for which 32 characters are allowed, and 47 are too long for nginx's table of variables.
 fn variable(fleet: &FleetName, service: &ServiceName, what: &str) -> String {
-    let plain = |name: &str| name.replace('-', "_");
-    format!("ph_{}__{}_{what}", plain(fleet.as_str()), plain(service.as_str()))
+    format!("ph_{}_{what}", short(&format!("{fleet} {service}")))
+}
+
+/// The same for the fleet.
+fn common(fleet: &FleetName, what: &str) -> String {
+    format!("ph_{}_{what}", short(fleet.as_str()))
+}
+
+fn short(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()), 4)
+}
+
+/// The first `bytes` of a hash.
+fn hex(digest: &[u8], bytes: usize) -> String {
+    digest.iter().take(bytes).fold(String::new(), |mut hex, b| {
+        let _ = write!(hex, "{b:02x}");
+        hex
+    })
 }
 
 fn upstream(fleet: &FleetName, service: &ServiceName, slot: Slot) -> String {
@@ -119,10 +136,7 @@ pub(super) fn render(
         out
     };
     let digest = Sha256::digest(body("").as_bytes());
-    let generation = digest.iter().take(6).fold(String::new(), |mut hex, b| {
-        let _ = write!(hex, "{b:02x}");
-        hex
-    });
+    let generation = hex(&digest, 6);
     let without_shares = |route: &Route| {
         let mut route = route.clone();
         (route.slots.a.weight, route.slots.b.weight) = (Bp::ZERO, Bp::ZERO);
@@ -131,22 +145,26 @@ pub(super) fn render(
     Rendered { text: body(&generation), routes: routes.iter().map(without_shares).collect(), generation }
 }
 
-/// Four digits, each thrown on its own, for every request.
+/// Four digits, each thrown on its own, for every request; and what our own server may be asked for.
 fn dice(out: &mut String, fleet: &FleetName) {
-    let fleet = fleet.as_str().replace('-', "_");
     for digit in 1..=4 {
         let chances: String = (0..9).map(|n| format!("10% {n}; ")).collect();
-        let _ = writeln!(
-            out,
-            "split_clients \"${{request_id}}{digit}\" $ph_{fleet}_d{digit} {{ {chances}* 9; }}"
-        );
+        let name = common(fleet, &format!("d{digit}"));
+        let _ = writeln!(out, "split_clients \"${{request_id}}{digit}\" ${name} {{ {chances}* 9; }}");
+    }
+    for (what, pattern) in ASKED {
+        let name = common(fleet, what);
+        let _ = writeln!(out, "map $arg_{what} ${name} {{ default none; \"~^{pattern}$\" $arg_{what}; }}");
     }
 }
+
+/// What our own server takes as an answer to be looked up, and how that is written: no other file than a share's.
+const ASKED: [(&str, &str); 3] = [("row", "[0-9][0-9]"), ("place", "[0-9][0-9][0-9][0-9]"), ("rule", RULE)];
 
 fn service(out: &mut String, route: &Route, fleet: &FleetName, status: SocketAddr) {
     let name = &route.service;
     let var = |what: &str| variable(fleet, name, what);
-    let digits: String = (1..=4).map(|d| format!("$ph_{}_d{d}", fleet.as_str().replace('-', "_"))).collect();
+    let digits: String = (1..=4).map(|d| format!("${}", common(fleet, &format!("d{d}")))).collect();
     let _ = writeln!(out, "\n# {name}");
     let (kept, place) = (var("kept"), var("place"));
     if route.sticky {
@@ -187,6 +205,16 @@ fn service(out: &mut String, route: &Route, fleet: &FleetName, status: SocketAdd
         "map \"${rule}:{kept}\" ${} {{\n    default \"\";\n    \"none:\" {told};\n}}",
         var("cookie")
     );
+    // Where nothing was asked (a `rewrite ... break` before our include) it is stable.
+    let _ = writeln!(
+        out,
+        "map ${} ${} {{\n    default {};\n    a {};\n    b {};\n}}",
+        var("slot"),
+        var("to"),
+        upstream(fleet, name, route.stable),
+        upstream(fleet, name, Slot::A),
+        upstream(fleet, name, Slot::B)
+    );
     for slot in Slot::BOTH {
         let _ = writeln!(out, "upstream {} {{", upstream(fleet, name, slot));
         servers(out, route, slot, status);
@@ -202,8 +230,7 @@ fn rules(out: &mut String, rules: &[Rule], variable: &str) {
         let (looks_at, expression) = match rule.by {
             RuleBy::Header => {
                 let name = rule.name.to_ascii_lowercase().replace('-', "_");
-                // Since nginx 1.23 headers of one name come joined.
-                (format!("$http_{name}"), format!("^(?:.*, ?)?{value}(?:, .*)?$"))
+                (format!("$http_{name}"), format!("^{value}$"))
             }
             RuleBy::Cookie => {
                 let name = pattern(&rule.name);
@@ -222,6 +249,9 @@ fn rules(out: &mut String, rules: &[Rule], variable: &str) {
     }
 }
 
+/// nginx takes words of 4,095 bytes; each of a value's can be written with four.
+const LONGEST_VALUE: usize = 900;
+
 /// Why nginx could not follow a rule, in words.
 pub(super) fn unfit(rule: &Rule) -> Option<String> {
     let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -235,6 +265,9 @@ pub(super) fn unfit(rule: &Rule) -> Option<String> {
     }
     let value = &rule.value;
     let odd = value.is_empty() || value.trim() != value || value.chars().any(char::is_control);
+    if value.len() > LONGEST_VALUE {
+        return Some(format!("the value of the {what} {} has more than {LONGEST_VALUE} bytes", rule.name));
+    }
     (odd || (rule.by == RuleBy::Cookie && value.contains([' ', ';'])))
         .then(|| format!("the {what} {} cannot have the value {value:?}", rule.name))
 }
@@ -255,19 +288,22 @@ fn servers(out: &mut String, route: &Route, slot: Slot, status: SocketAddr) {
     let ready = |slot: Slot| {
         route.slots.get(slot).endpoints.iter().filter(|e| e.state == EndpointState::Ready).collect::<Vec<_>>()
     };
-    // A server that failed is left out for a second: the default, ten, would make one hang-up last long.
-    let line = |e: &RouteEndpoint, how: &str| {
-        format!("    server {} max_fails=1 fail_timeout=1s{how}; # {}\n", e.addr, e.instance)
-    };
+    // Who failed is left out for a second (the default, ten, would make one hang-up last long), but never all of stable's:
+    // where every one has just failed they are tried all the same.
+    let out_for_a_second = " max_fails=1 fail_timeout=1s";
+    let line = |e: &RouteEndpoint, how: &str| format!("    server {}{how}; # {}\n", e.addr, e.instance);
     let (own, stable) = (ready(slot), ready(route.stable));
     for e in &own {
-        out.push_str(&line(e, ""));
+        out.push_str(&line(e, out_for_a_second));
     }
-    if slot != route.stable {
-        let how = if own.is_empty() { "" } else { " backup" };
-        for e in &stable {
-            out.push_str(&line(e, how));
-        }
+    let (behind, how) = match (slot == route.stable, own.len()) {
+        (true, 0 | 1) => (&[][..], ""),
+        (true, _) => (&own[..], " max_fails=0 backup"),
+        (false, 0) => (&stable[..], out_for_a_second),
+        (false, _) => (&stable[..], " max_fails=0 backup"),
+    };
+    for e in behind {
+        out.push_str(&line(e, how));
     }
     if own.is_empty() && (slot == route.stable || stable.is_empty()) {
         // Answers 503.
@@ -294,8 +330,8 @@ fn asks(
     let question =
         |file: String| format!("{indent}if (-f \"{}/{file}\") {{ set ${slot} {other}; }}\n", link.display());
     format!(
-        // Whatever the operator caches elsewhere, a share is looked up each time.
-        "{indent}open_file_cache off;\n{indent}set ${slot} {stable};\n{}{}{}",
+        // Whatever the operator caches elsewhere, a share is looked up each time, and it is a symbolic link.
+        "{indent}open_file_cache off;\n{indent}disable_symlinks off;\n{indent}set ${slot} {stable};\n{}{}{}",
         question(format!("{other}.{row}")),
         question(format!("{other}.{place}")),
         question(rule.to_owned())
@@ -319,7 +355,8 @@ fn server(
     );
     for route in routes {
         let slot = variable(fleet, &route.service, "slot");
-        let asked = asks(route, fleet, dir, "$arg_row", "$arg_place", "$arg_rule", "        ");
+        let asked = ASKED.map(|(what, _)| format!("${}", common(fleet, what)));
+        let asked = asks(route, fleet, dir, &asked[0], &asked[1], &asked[2], "        ");
         let _ = writeln!(
             out,
             "    location = /{} {{\n{asked}        return 200 \"$pid {generation} ${slot}\\n\";\n    }}",
@@ -334,11 +371,10 @@ pub(super) fn location(route: &Route, fleet: &FleetName, owner: &str, dir: &Path
     let var = |what: &str| variable(fleet, &route.service, what);
     let (row, place) = (format!("${}", var("row")), format!("${}", var("place")));
     format!(
-        "{}\n{}proxy_pass http://ph_{fleet}_{}_${};\n",
+        "{}\n{}proxy_pass http://${};\n",
         files::header(fleet, owner),
         asks(route, fleet, dir, &row, &place, &format!("${}", var("rule")), ""),
-        route.service,
-        var("slot")
+        var("to")
     )
 }
 

@@ -66,33 +66,106 @@ impl Nginx {
         Ok(out)
     }
 
-    /// Writes what differs; what stood there before, to put it back.
-    pub(super) fn write(
-        &self,
-        files: &[(PathBuf, String)],
-    ) -> Result<Vec<(PathBuf, Option<String>)>, ProxyError> {
-        let mut replaced = Vec::new();
+    /// Writes what differs.
+    pub(super) fn write(&self, files: &[(PathBuf, String)]) -> Result<(), ProxyError> {
         for (path, text) in files {
-            let old = self.io(files::read(path), "read", path)?;
-            if old.as_deref() != Some(text.as_str()) {
+            if self.io(files::read(path), "read", path)?.as_deref() != Some(text.as_str()) {
                 self.io(files::write_atomic(path, text, MODE), "write", path)?;
-                replaced.push((path.clone(), old));
             }
         }
-        Ok(replaced)
+        Ok(())
+    }
+
+    /// Where what stood there before is kept until nginx has accepted what stands there now.
+    fn kept(&self) -> PathBuf {
+        self.settings.dir.join(format!("{}.before", self.fleet))
+    }
+
+    /// Writes what differs, to be checked; whether anything did. What stood there before is on the disk until
+    /// [`Self::checked`], so that whoever comes next can put it back: nginx must be able to start at any time.
+    pub(super) fn publish(&self, files: &[(PathBuf, String)]) -> Result<bool, ProxyError> {
+        let mut before = Vec::new();
+        for (path, text) in files {
+            match self.io(files::read(path), "read", path)? {
+                Some(old) if old != *text => before.push((path.clone(), Some(old))),
+                None => before.push((path.clone(), None)),
+                Some(_) => {}
+            }
+        }
+        if before.is_empty() {
+            return Ok(false);
+        }
+        let text = serde_json::to_string(&before)
+            .map_err(|e| self.refused(&format!("cannot write down what stood there before: {e}")))?;
+        self.io(files::write_atomic(&self.kept(), &text, 0o600), "write", &self.kept())?;
+        self.write(files).map(|()| true)
+    }
+
+    /// nginx has accepted what was published.
+    pub(super) fn checked(&self) -> Result<(), ProxyError> {
+        match fs::remove_file(self.kept()) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => self.io(Err(e), "remove", &self.kept()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts back what stood there before something that nginx has refused, or that nobody has checked: whoever wrote it
+    /// may have been killed. What did not exist stays, as the operator's configuration may include it by now.
+    pub(super) fn recover(&self) -> Result<(), ProxyError> {
+        let Some(text) = self.io(files::read(&self.kept()), "read", &self.kept())? else { return Ok(()) };
+        let before: Vec<(PathBuf, Option<String>)> = serde_json::from_str(&text).unwrap_or_default();
+        let mut result = Ok(());
+        for (path, old) in before {
+            if let Some(old) = old {
+                result = result.and(self.io(files::write_atomic(&path, &old, MODE), "put back", &path));
+            }
+        }
+        result?;
+        self.checked()
+    }
+
+    /// Whether nginx would load its whole configuration as it is now.
+    pub(super) fn accepted(&self) -> bool {
+        let mut command = std::process::Command::new(&self.settings.binary);
+        command.arg("-t").arg("-c").arg(&self.settings.config);
+        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut child) = quiet.spawn() else { return false };
+        let start = Instant::now();
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => return status.success(),
+                Ok(None) if start.elapsed() < Duration::from_secs(2) => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                _ => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return false;
+                }
+            }
+        }
     }
 
     /// Puts the shares of all services in force, each whatever becomes of the others.
-    pub(super) fn set_shares(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+    pub(super) fn set_shares(&self, routes: &[Route]) -> Result<(), ProxyError> {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         let mut result = Ok(());
-        for route in &rendered.routes {
-            let shares = routes.iter().find(|r| r.service == route.service).map_or(NOBODY, Shares::of);
-            let path = shares::link(dir, fleet, &route.service);
-            let set = shares::set(dir, fleet, &route.service, shares);
-            result = result.and(self.io(set, "set the shares in", &path));
+        for route in routes {
+            let set = shares::set(dir, fleet, &route.service, Shares::of(route));
+            result = result.and(self.io(set, "set the shares in", &shares::link(dir, fleet, &route.service)));
         }
         result
+    }
+
+    /// No requests for the services that are not routed.
+    pub(super) fn nobody_else(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
+        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        for route in rendered.routes.iter().filter(|r| routes.iter().all(|known| known.service != r.service))
+        {
+            let set = shares::set(dir, fleet, &route.service, NOBODY);
+            self.io(set, "set the shares in", &shares::link(dir, fleet, &route.service))?;
+        }
+        Ok(())
     }
 
     /// What nginx says of its whole configuration: the names of the files in it, and the text of those that are not ours.
@@ -200,8 +273,8 @@ impl Nginx {
 
     /// Everything that a reload is for: files, check, reload. When nginx refuses them, what was there is put back.
     pub(super) async fn load(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
-        let replaced = self.write(&self.files(rendered)?)?;
-        let changed = !replaced.is_empty();
+        self.recover()?;
+        let changed = self.publish(&self.files(rendered)?)?;
         let current = self.look().await.is_ok_and(|now| {
             now.current.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation))
         });
@@ -209,13 +282,10 @@ impl Nginx {
             return Ok(());
         }
         if let Err(e) = self.check_lines(routes).await {
-            for (path, old) in replaced {
-                if let Some(old) = old {
-                    self.io(files::write_atomic(&path, &old, MODE), "put back", &path)?;
-                }
-            }
+            self.recover()?;
             return Err(e);
         }
+        self.checked()?;
         self.known().remember(&rendered.generation, &Arc::new(rendered.routes.clone()));
         self.reload_if_needed(rendered, changed).await?;
         self.tidy(rendered);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -84,6 +85,7 @@ impl Nginx {
             heard = self.ask("/").await?;
             workers = self.workers()?.1;
         }
+        self.no_other_master(master, heard.0)?;
         let mut known = self.known();
         known.loaded.retain(|id, _| workers.iter().any(|w| (w.pid, w.started) == *id));
         let (leaving, current): (Vec<_>, Vec<_>) = workers.into_iter().partition(|w| w.leaving);
@@ -110,6 +112,25 @@ impl Nginx {
         }
         let leaving = leaving.into_iter().map(|w| known.loaded(&w)).collect();
         Ok(Look { master, current, leaving })
+    }
+
+    /// While nginx's program is being replaced two masters have workers that take connections, and the old one's cannot be
+    /// told anything: what they do is unknown.
+    fn no_other_master(&self, master: u32, heard: u32) -> Result<(), ProxyError> {
+        let mut old = self.settings.pid.as_os_str().to_owned();
+        old.push(".oldbin");
+        let other = match process::master(Path::new(&old)) {
+            Ok(other) if other != master => Some(other),
+            _ => process::parent(heard).filter(|parent| *parent != master),
+        };
+        match other {
+            Some(other) => Err(self.unknown(&format!(
+                "another nginx, process {other}, takes connections as well as process {master} of {}; end the old one \
+                 (kill -QUIT {other}) when its program has been replaced",
+                self.settings.pid.display()
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// What a generation routes; `None` when nobody remembers.

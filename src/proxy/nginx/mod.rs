@@ -234,12 +234,11 @@ impl Proxy for Nginx {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         let there = self.check_owner()?;
         self.io(files::readable_dir(dir), "make", dir)?;
+        self.recover()?;
         for service in services {
             let link = shares::link(dir, fleet, service);
-            for ready in shares::ready() {
-                self.io(shares::make(dir, fleet, service, ready), "make the shares of", &link)?;
-            }
-            if fs::read_link(&link).is_err() {
+            self.io(shares::make_ready(dir, fleet, service), "make the shares of", &link)?;
+            if fs::symlink_metadata(&link).is_err() {
                 self.io(shares::set(dir, fleet, service, NOBODY), "set the shares in", &link)?;
             }
         }
@@ -257,7 +256,13 @@ impl Proxy for Nginx {
             return Ok(());
         }
         let rendered = self.render(routes.as_deref().map_or(&[], Vec::as_slice), services)?;
-        self.write(&self.files(&rendered)?).map(drop)
+        let files = self.files(&rendered)?;
+        if there.is_none() {
+            return self.write(&files);
+        }
+        // nginx may be started again at any moment: what is new must not keep it from that.
+        self.publish(&files)?;
+        if self.accepted() { self.checked() } else { self.recover() }
     }
 
     async fn can(&self, service: &ServiceName, rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
@@ -277,16 +282,17 @@ impl Proxy for Nginx {
         {
             return Err(self.refused(&why));
         }
+        if direction == Direction::Back {
+            // In force without nginx's doing anything, before anything else that could fail, whatever becomes of the rest.
+            self.set_shares(routes)?;
+        }
         self.io(files::readable_dir(&self.settings.dir), "make", &self.settings.dir)?;
         let rendered = self.render(routes, &[])?;
-        if direction == Direction::Back {
-            // In force without nginx's doing anything, whatever becomes of the rest.
-            self.set_shares(routes, &rendered)?;
-            self.load(routes, &rendered).await?;
-        } else {
-            self.load(routes, &rendered).await?;
-            self.set_shares(routes, &rendered)?;
+        self.load(routes, &rendered).await?;
+        if direction == Direction::Up {
+            self.set_shares(routes)?;
         }
+        self.nobody_else(routes, &rendered)?;
         for route in &rendered.routes {
             if self.shares(route).await?.is_none() {
                 return Err(self.refused(&format!(
@@ -303,7 +309,7 @@ impl Proxy for Nginx {
         drop(self.one.lock().await);
         let now = self.look().await?;
         let uid = now.current.first().map_or(0, |(w, _)| w.uid);
-        let mut in_flight = process::connections(now.master, uid)
+        let mut in_flight = files::waiting_for_disk(|| process::connections(now.master, uid))
             .map_err(|e| self.unknown(&format!("cannot look at nginx's connections: {e}")))?;
         self.held_by_old_workers(&now, &mut in_flight)?;
         let mut by_generation: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
@@ -311,30 +317,29 @@ impl Proxy for Nginx {
             by_generation.entry(loaded).or_default().push(worker.pid);
         }
         let mut out: BTreeMap<ServiceName, RouteReadback> = BTreeMap::new();
-        let mut strange = Vec::new();
         for (generation, pids) in by_generation {
             let worker = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
             let routes = match &generation {
-                Some(g) => self.routes(g)?.filter(|r| self.intact(g, r).is_ok_and(|intact| intact)),
+                Some(g) => self.routes(g)?,
                 None => None,
             };
-            let Some(routes) = routes else {
-                strange.push(worker);
-                continue;
+            // Nobody knows where it sends requests: that nothing is known of an instance must not look as if it had none.
+            let (Some(g), Some(routes)) = (generation, routes) else {
+                return Err(self.unknown(&format!(
+                    "nobody knows what worker {worker} of nginx has loaded; reload nginx, or wait until it has"
+                )));
             };
+            let intact = self.intact(&g, &routes)?;
             for route in routes.iter() {
-                let shares = self.shares(route).await?;
-                let worker = WorkerRoute { worker: worker.clone(), ..readback(route, shares, &in_flight) };
-                out.entry(route.service.clone()).or_default().workers.push(worker);
+                // Files that were changed by hand may be in force or not: anything is possible then.
+                let shares = if intact { self.shares(route).await? } else { None };
+                let mut now = WorkerRoute { worker: worker.clone(), ..readback(route, shares, &in_flight) };
+                if !intact {
+                    let endpoints = now.slots.a.endpoints.iter_mut().chain(&mut now.slots.b.endpoints);
+                    endpoints.for_each(|e| e.in_flight = e.in_flight.max(1));
+                }
+                out.entry(route.service.clone()).or_default().workers.push(now);
             }
-        }
-        // Workers of which nobody knows what they do are in the way of every service being done.
-        for (worker, service) in
-            strange.iter().flat_map(|w| self.located().into_iter().flatten().map(move |s| (w, s)))
-        {
-            let unknown =
-                WorkerRoute { worker: worker.clone(), ..readback(&nothing(&service), None, &in_flight) };
-            out.entry(service).or_default().workers.push(unknown);
         }
         Ok(out)
     }
@@ -369,12 +374,12 @@ impl Proxy for Nginx {
     fn by_hand(&self, route: &Route) -> String {
         let (dir, fleet, service) = (&self.settings.dir, &self.fleet, &route.service);
         let all = Shares { b: Some(if route.stable == Slot::B { Bp::FULL } else { Bp::ZERO }), rules: false };
+        let (target, link) = (shares::target(fleet, service, all), shares::link(dir, fleet, service));
+        let (target, link) = (target.display(), link.display());
         format!(
             "# all requests of {service} to slot {} (stable), on every worker, now and after a restart:\n\
-             ln -sfn {} {}\n",
+             ln -sfn {target} {link}.new && {{ [ -L {link} ] || mv {link} {link}.aside; }}; mv -T {link}.new {link}\n",
             route.stable.as_str(),
-            shares::target(fleet, service, all).display(),
-            shares::link(dir, fleet, service).display()
         )
     }
 }

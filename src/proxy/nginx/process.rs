@@ -35,6 +35,11 @@ pub(super) fn master(pid_file: &Path) -> Result<u32, String> {
     }
 }
 
+/// The parent of a process; `None` when it has ended.
+pub(super) fn parent(pid: u32) -> Option<u32> {
+    stat(pid).map(|(parent, _)| parent)
+}
+
 /// Tells the master to load its configuration.
 pub(super) fn reload(master: u32) -> Result<(), String> {
     let pid = i32::try_from(master).ok().and_then(Pid::from_raw);

@@ -170,15 +170,13 @@ pub(super) fn make(dir: &Path, fleet: &FleetName, service: &ServiceName, shares:
     let store = store(dir, fleet, service);
     let path = store.join(shares.name());
     let wanted = shares.files();
-    let have = listed(&path)?;
-    if have.as_ref() == Some(&wanted) {
-        return Ok(());
+    // Also what a kill in the middle has left, which nobody but us could look into.
+    files::open_to_all(&store)?;
+    if listed(&path).ok().flatten().as_ref() == Some(&wanted) {
+        return files::open_to_all(&path);
     }
-    if have.is_some() {
-        fs::remove_dir_all(&path)?;
-    }
-    files::readable_dir(&store)?;
-    files::readable_dir(&path)?;
+    let _ = fs::remove_dir_all(&path);
+    files::open_to_all(&path)?;
     for name in &wanted {
         fs::File::create(path.join(name))?;
     }
@@ -186,20 +184,59 @@ pub(super) fn make(dir: &Path, fleet: &FleetName, service: &ServiceName, shares:
     files::sync_dir(&store)
 }
 
+/// A link that is made beforehand: to put it in force then takes no room on the disk.
+fn spare(link: &Path, shares: Shares) -> PathBuf {
+    let mut name = link.as_os_str().to_owned();
+    name.push(format!(".{}", shares.name()));
+    name.into()
+}
+
+/// Makes what an abort needs: the directory and the link, ready to be put in force.
+pub(super) fn make_ready(dir: &Path, fleet: &FleetName, service: &ServiceName) -> io::Result<()> {
+    for shares in ready() {
+        make(dir, fleet, service, shares)?;
+        let spare = spare(&link(dir, fleet, service), shares);
+        let target = target(fleet, service, shares);
+        if fs::read_link(&spare).ok().as_ref() != Some(&target) {
+            replace_link(&spare, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn replace_link(path: &Path, target: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::os::unix::fs::symlink(target, path)
+}
+
 /// Puts shares in force: for every worker at once, and for good. Nothing is touched when they are already.
 pub(super) fn set(dir: &Path, fleet: &FleetName, service: &ServiceName, shares: Shares) -> io::Result<()> {
-    if read(dir, fleet, service)? == Some(shares) {
+    // What cannot be read is replaced.
+    if read(dir, fleet, service).ok().flatten() == Some(shares) {
         return Ok(());
     }
     make(dir, fleet, service, shares)?;
     let link = link(dir, fleet, service);
-    let beside = files::beside(&link);
-    match fs::remove_file(&beside) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
+    // Something that is no link (a copy that followed it, say) would be in the way for ever.
+    if fs::symlink_metadata(&link).is_ok_and(|m| !m.is_symlink()) {
+        let mut aside = link.as_os_str().to_owned();
+        aside.push(format!(".aside-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&aside);
+        fs::rename(&link, aside)?;
     }
-    std::os::unix::fs::symlink(target(fleet, service, shares), &beside)?;
-    files::publish(&beside, &link)
+    let target = target(fleet, service, shares);
+    let mut next = spare(&link, shares);
+    if fs::read_link(&next).ok().as_ref() != Some(&target) {
+        next = files::beside(&link);
+        replace_link(&next, &target)?;
+    }
+    files::publish(&next, &link)?;
+    // For the next time; without it that needs room on the disk.
+    let _ = make_ready(dir, fleet, service);
+    Ok(())
 }
 
 /// Removes the directories that are neither in force nor what an abort needs at once.
@@ -283,11 +320,22 @@ mod tests {
         assert_eq!(read(), None, "less than was written");
         set(dir, &fleet, &service, shares(150)).unwrap();
         assert_eq!(read(), Some(shares(150)));
-        tidy(dir, &fleet, &service).unwrap();
-        assert_eq!(fs::read_dir(store(dir, &fleet, &service)).unwrap().count(), 1);
-        ready().for_each(|r| make(dir, &fleet, &service, r).unwrap());
+        make_ready(dir, &fleet, &service).unwrap();
         tidy(dir, &fleet, &service).unwrap();
         assert_eq!(fs::read_dir(store(dir, &fleet, &service)).unwrap().count(), 3);
+        // A copy that followed the link stands in the way of nothing.
+        let link = link(dir, &fleet, &service);
+        fs::remove_file(&link).unwrap();
+        fs::create_dir(&link).unwrap();
+        fs::write(link.join("b.00"), "").unwrap();
+        assert_eq!(read(), None);
+        set(dir, &fleet, &service, shares(0)).unwrap();
+        assert_eq!(read(), Some(shares(0)));
+        // What a kill has left half done, and nobody else could look into.
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(store(dir, &fleet, &service), fs::Permissions::from_mode(0o700)).unwrap();
+        set(dir, &fleet, &service, shares(10_000)).unwrap();
+        assert_eq!(fs::metadata(store(dir, &fleet, &service)).unwrap().permissions().mode() & 0o777, 0o755);
         for odd in ["b", "b1", "b10001", "none-rules", "../x", "b00001-rule-rule"] {
             assert_eq!(Shares::named(odd), None, "{odd}");
         }
