@@ -27,7 +27,7 @@ fn shown(size: (u16, u16), keys: &str) -> Model {
 #[test]
 fn other_days_have_dates_and_the_beginning_is_said() {
     for (name, keys) in [("journal", ""), ("journal_top", "g")] {
-        for size in [(40, 10), (80, 24)] {
+        for size in [(40, 10), (80, 24), (200, 50)] {
             for (look, theme) in [("colour", COLOUR), ("no_color", NO_COLOUR), ("ascii", ASCII)] {
                 let buf = picture(&mut shown(size, keys), &theme);
                 insta::assert_snapshot!(format!("{name}_{}x{}_{look}", size.0, size.1), text(&buf));

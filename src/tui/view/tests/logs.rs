@@ -37,7 +37,7 @@ fn shown(size: (u16, u16), keys: &str) -> Model {
 #[test]
 fn merged_logs_on_every_size() {
     for (name, keys) in [("logs", ""), ("logs_search", "/cart\nnN")] {
-        for size in [(40, 10), (80, 24)] {
+        for size in [(40, 10), (80, 24), (200, 50)] {
             for (look, theme) in [("colour", COLOUR), ("no_color", NO_COLOUR), ("ascii", ASCII)] {
                 let buf = picture(&mut shown(size, keys), &theme);
                 let styles = if look == "colour" { format!("\n\n{}", styles(&buf)) } else { String::new() };
