@@ -57,6 +57,16 @@ impl Safe {
     }
 }
 
+/// Lower-case hex digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
+        let _ = write!(s, "{b:02x}");
+        s
+    })
+}
+
 /// A count as people read it: `9,120`.
 #[must_use]
 pub fn thousands(n: u64) -> String {

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::crash::boundary;
 use crate::fleet::names::Millis;
 use crate::rollout::fact::{Fact, Record};
+use crate::text::hex;
 
 /// Version of the journal's format: it goes up when there is a fact that an older binary does not know. A journal with a
 /// higher one is refused, one with a lower one is read, and is of this format from then on.
@@ -260,16 +261,6 @@ fn chain(previous: &str, record: &Record, body: &str) -> String {
         h.update(part.as_bytes());
     }
     hex(&h.finalize())
-}
-
-/// Lower-case hex digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }
 
 /// SQLite's integers are signed; ours never reach the sign bit.

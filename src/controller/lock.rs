@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::journal::{Head, hex};
+use super::journal::Head;
 use crate::fleet::model::Fleet;
+use crate::text::hex;
 
 /// Longest path of a Unix socket, in bytes, on Linux.
 pub const SOCKET_PATH_MAX: usize = 107;

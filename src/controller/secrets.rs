@@ -9,10 +9,10 @@ use std::path::Path;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 
-use super::journal::hex;
 use crate::fleet::model::{Run, Service};
 use crate::fleet::names::{Invalid, RevisionId, Version};
 use crate::rollout::state::Revision;
+use crate::text::hex;
 
 /// Made once per state directory.
 #[derive(Clone)]

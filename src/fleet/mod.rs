@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::text::hex;
 use ctx::Ctx;
 pub use machine::Machine;
 use model::Fleet;
@@ -165,8 +166,4 @@ pub fn parse_on(text: &str, file: &Path, machine: &Machine) -> Result<Loaded, Pr
         hash: hex(&Sha256::digest(text.as_bytes())),
     };
     Ok(Loaded { fleet, warnings, file: absolute })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -7,9 +7,13 @@ pub mod nginx;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::fleet::model::{self, ProxyKind, Rule};
 use crate::fleet::names::{FleetName, InstanceId, ServiceName};
@@ -75,6 +79,23 @@ pub trait Proxy: Send + Sync {
 
     /// The exact commands by which an operator takes a service's candidate out by hand, when nothing else works.
     fn by_hand(&self, route: &Route) -> String;
+}
+
+/// Longest wait for a proxy's own check of its configuration.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Runs a proxy's own check of its configuration, `how` being its option for that; in words when it does not run or end.
+async fn check(mut command: Command, how: &str) -> Result<Output, String> {
+    let binary = command.as_std().get_program().to_string_lossy().into_owned();
+    command.kill_on_drop(true).stdin(Stdio::null());
+    match timeout(CHECK_DEADLINE, command.output()).await {
+        Ok(Ok(out)) => Ok(out),
+        Ok(Err(e)) => Err(format!("cannot run {binary} to check the configuration: {e}")),
+        Err(_) => {
+            let secs = CHECK_DEADLINE.as_secs();
+            Err(format!("{binary} {how} did not end within {secs} s; the old configuration stays"))
+        }
+    }
 }
 
 /// The name of the cookie that holds a visitor's place in a sticky service: the same at every proxy, so that a

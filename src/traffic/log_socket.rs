@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::UdpSocket;
+
+use crate::text::Safe;
 use tokio::task::JoinHandle;
 
 /// What is made of the lines.
@@ -59,5 +61,52 @@ impl<T: Lines> LogSocket<T> {
 impl<T> Drop for LogSocket<T> {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// A listener that begins at its first use, where an address is configured, and is tried again while that is taken.
+pub struct LogPort<L> {
+    addr: Option<SocketAddr>,
+    heard: Mutex<Heard<L>>,
+}
+
+enum Heard<L> {
+    Waiting,
+    On(L),
+    Failed(Safe),
+}
+
+impl<L> LogPort<L> {
+    /// Nothing is listened to yet.
+    pub fn new(addr: Option<SocketAddr>) -> Self {
+        Self { addr, heard: Mutex::new(Heard::Waiting) }
+    }
+
+    /// What the listener says, which `bind` makes when there is none. What goes wrong costs what lines tell, nothing else.
+    pub fn ask<T>(
+        &self,
+        bind: impl FnOnce(SocketAddr) -> io::Result<L>,
+        say: impl FnOnce(&L) -> T,
+    ) -> Option<T> {
+        let addr = self.addr?;
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(&*heard, Heard::On(_)) {
+            *heard = match bind(addr) {
+                Ok(listener) => Heard::On(listener),
+                Err(e) => Heard::Failed(Safe::new(&format!("cannot listen for log lines on {addr}: {e}"))),
+            };
+        }
+        match &*heard {
+            Heard::On(listener) => Some(say(listener)),
+            _ => None,
+        }
+    }
+
+    /// Why nothing is heard although an address is configured.
+    pub fn failure(&self) -> Option<Safe> {
+        match &*self.heard.lock().unwrap_or_else(PoisonError::into_inner) {
+            Heard::Failed(why) => Some(why.clone()),
+            Heard::Waiting | Heard::On(_) => None,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Traffic numbers: counters and latency histograms that proxies fill and the cockpit shows.
 
 pub mod haproxy_log;
-mod log_socket;
+pub mod log_socket;
 pub mod nginx_log;
 
 use std::net::IpAddr;

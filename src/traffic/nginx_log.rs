@@ -6,8 +6,8 @@
 //! ```
 //! The generation says which configuration served it, and so whose an address was. nginx tried the addresses in turn
 //! (`, ` between them, ` : ` where it began anew); the last of ours answered, the ones before it failed and were hidden from
-//! the client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line that is none of ours is counted and left out. Datagrams can be lost:
-//! counts are those of the lines that came.
+//! the client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line
+//! that is none of ours is counted and left out. Datagrams can be lost: counts are those of the lines that came.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,8 +44,7 @@ pub struct Attempt {
     pub took_ms: Option<u64>,
 }
 
-/// Reads one line; a syslog header before the `ph` is skipped. `None` for anything else, and for a request that went to
-/// no instance.
+/// Reads one line; a syslog header before the `ph` is skipped. `None` for anything else.
 #[must_use]
 pub fn parse(line: &str) -> Option<LogLine<'_>> {
     let at = if line.starts_with("ph ") { 0 } else { line.find(" ph ")? + 1 };

@@ -28,7 +28,7 @@ use super::theme::Theme;
 use super::update::{Cmd, Msg, update};
 use crate::api::{MergedLog, Verb, VerbReply, VerbRequest};
 use crate::client::{Client, ClientError};
-use crate::text::Safe;
+use crate::text::{Safe, hex};
 
 /// Shortest time between two frames that no key asked for.
 const FRAME: Duration = Duration::from_millis(100);
@@ -388,7 +388,7 @@ async fn hash(file: &std::path::Path) -> Result<String, ClientError> {
         what: "the fleet file".into(),
         why: format!("{}: {e}", file.display()).into(),
     })?;
-    Ok(Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&Sha256::digest(&bytes)))
 }
 
 async fn request(

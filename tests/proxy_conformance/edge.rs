@@ -14,17 +14,8 @@ use crate::support::{
 };
 use crate::visitors::{self, with_rules};
 
-macro_rules! conforms {
-    ($suite:ident: $($name:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            let mut h = Harness::edge().await;
-            $suite::$name(&mut h).await;
-        }
-    )*};
-}
-
 conforms!(
+    Some(Harness::edge().await);
     suite: shares,
     changes_lose_nothing,
     drain,
@@ -41,6 +32,7 @@ conforms!(
 );
 
 conforms!(
+    Some(Harness::edge().await);
     visitors: rules_reach_the_candidate,
     rules_fall_back_to_stable,
     visitors_move_one_way,

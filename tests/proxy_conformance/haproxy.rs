@@ -13,18 +13,8 @@ use crate::suite;
 use crate::support::{Backend, Frozen, Harness, Held, Load, ask, bp, client, get, requests, route, service};
 use crate::visitors::{self, sticky, with_rules};
 
-macro_rules! conforms {
-    ($suite:ident: $($name:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            if let Some(mut h) = Harness::haproxy().await {
-                $suite::$name(&mut h).await;
-            }
-        }
-    )*};
-}
-
 conforms!(
+    Harness::haproxy().await;
     suite: shares,
     changes_lose_nothing,
     drain,
@@ -41,6 +31,7 @@ conforms!(
 );
 
 conforms!(
+    Harness::haproxy().await;
     visitors: rules_reach_the_candidate,
     rules_fall_back_to_stable,
     visitors_move_one_way,

@@ -3,6 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(missing_docs)]
 
+/// Tests of a suite, each with a proxy of its own: what opens one (`None` where it is not installed), and which.
+macro_rules! conforms {
+    ($open:expr; $suite:ident: $($name:ident),*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            if let Some(mut h) = $open {
+                $suite::$name(&mut h).await;
+            }
+        }
+    )*};
+}
+
 mod edge;
 mod haproxy;
 mod nginx;

@@ -16,19 +16,9 @@ use crate::support::{
 };
 use crate::visitors::{self, sticky, with_rules};
 
-macro_rules! conforms {
-    ($suite:ident: $($name:ident),*) => {$(
-        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-        async fn $name() {
-            if let Some(mut h) = Harness::nginx().await {
-                $suite::$name(&mut h).await;
-            }
-        }
-    )*};
-}
-
 // Without `checks`: the open-source nginx has none of its own.
 conforms!(
+    Harness::nginx().await;
     suite: shares,
     changes_lose_nothing,
     drain,
@@ -44,6 +34,7 @@ conforms!(
 );
 
 conforms!(
+    Harness::nginx().await;
     visitors: rules_reach_the_candidate,
     rules_fall_back_to_stable,
     visitors_move_one_way,
@@ -63,11 +54,6 @@ fn settings(h: &Harness) -> Settings {
         binary: "nginx".into(),
         log: None,
     }
-}
-
-/// Of nobody that runs.
-fn settings_of(h: &Harness) -> Settings {
-    Settings { pid: h.path().join("x.pid"), ..settings(h) }
 }
 
 fn workers(back: &pilothouse::rollout::world::RouteReadback) -> Vec<String> {
@@ -449,17 +435,24 @@ async fn any_names_make_a_configuration_that_loads() {
         [("f".repeat(32), "s".repeat(40)), ("a--b".into(), "x".into()), ("a".into(), "b--x".into())]
     {
         let own = h.path().join(&fleet);
-        let settings =
-            Settings { dir: own.clone(), status: free_addr(), log: Some(free_addr()), ..settings_of(&h) };
+        let op = h.path().join(format!("{fleet}.conf"));
+        // Of an nginx that does not run.
+        let settings = Settings {
+            dir: own.clone(),
+            config: op.clone(),
+            pid: h.path().join("x.pid"),
+            status: free_addr(),
+            log: Some(free_addr()),
+            ..settings(&h)
+        };
         let (fleet, name): (pilothouse::fleet::names::FleetName, pilothouse::fleet::names::ServiceName) =
             (fleet.parse().unwrap(), service.parse().unwrap());
         let driver = Nginx::new("lb".parse().unwrap(), settings, fleet.clone(), crate::support::OWNER.into());
         driver.prepare(std::slice::from_ref(&name)).unwrap();
-        // With everything that a route can have; refused for lack of the lines, after the files were written.
+        // With everything that a route can have.
         let a = Backend::start(1, 1).await;
         let full = sticky(with_rules(route(Slot::A, &[&a], &[], Bp::ZERO)));
         let full = pilothouse::rollout::world::Route { service: name.clone(), ..full };
-        let op = h.path().join(format!("{fleet}.conf"));
         let text = format!(
             "pid {0}/x.pid; error_log {0}/x.log;\nevents {{}}\nhttp {{\n{1}\nserver {{ listen {2}; location / {{ {3} {4} }} }}\n}}\n",
             h.path().display(),
@@ -469,14 +462,6 @@ async fn any_names_make_a_configuration_that_loads() {
             nginx::cookie_line(&fleet, &name)
         );
         std::fs::write(&op, text).unwrap();
-        let settings = Settings {
-            dir: own.clone(),
-            config: op.clone(),
-            status: free_addr(),
-            log: Some(free_addr()),
-            ..settings_of(&h)
-        };
-        let driver = Nginx::new("lb".parse().unwrap(), settings, fleet.clone(), crate::support::OWNER.into());
         // nginx itself is none of this: what is published stays when it is accepted.
         let error = driver.apply(&[full], Direction::Up).await.unwrap_err();
         assert!(matches!(&error, ProxyError::Unknown(_)), "accepted, and not loaded by anybody: {error:?}");

@@ -14,6 +14,7 @@ use super::{refused, unknown};
 use crate::engine::EngineError;
 use crate::fleet::model::Run;
 use crate::fleet::names::Version;
+use crate::text::hex;
 
 /// Longest reading and hashing of a program.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
@@ -88,10 +89,6 @@ impl Hashes {
         known.insert(path.to_owned(), (stamp, hash));
         Ok(hash)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// The arguments with `{version}` filled in.

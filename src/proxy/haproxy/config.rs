@@ -25,6 +25,7 @@ use crate::fleet::model::{HealthCheck, Probe, Rule};
 use crate::fleet::names::{FleetName, ServiceName};
 use crate::proxy::files;
 use crate::rollout::world::{EndpointState, Route, RouteEndpoint, Slot};
+use crate::text::hex;
 
 /// How many values the dice has: shares are basis points.
 pub(super) const DICE: u32 = 10_000;
@@ -202,10 +203,7 @@ pub(super) fn render(routes: &[Route], fleet: &FleetName, owner: &str, log: Opti
     let mut rows = BTreeMap::new();
     let structure = body(routes, fleet, None, &mut rows);
     let digest = Sha256::digest(structure.as_bytes());
-    let generation = digest.iter().take(4).fold(String::new(), |mut hex, b| {
-        let _ = write!(hex, "{b:02x}");
-        hex
-    });
+    let generation = hex(digest.get(..4).unwrap_or_default());
     let mut text = files::header(fleet, owner);
     text.push_str(
         "\n# Generated; changes are overwritten. Load it with one more -f, and add to your frontend, per service, the\n\

@@ -42,6 +42,7 @@ use crate::rollout::world::{Route, RouteReadback, Slot};
 use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::haproxy_log::LogListener;
+use crate::traffic::log_socket::LogPort;
 
 /// Longest wait for a new worker after a reload.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -97,14 +98,7 @@ pub struct Haproxy {
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
     counts: std::sync::Mutex<Accumulator>,
-    log: std::sync::Mutex<Log>,
-}
-
-enum Log {
-    Off,
-    Waiting,
-    On(LogListener),
-    Failed(Safe),
+    log: LogPort<LogListener>,
 }
 
 impl Haproxy {
@@ -112,7 +106,7 @@ impl Haproxy {
     #[must_use]
     pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
         let master = Master { socket: settings.master_socket.clone() };
-        let log = if settings.log.is_some() { Log::Waiting } else { Log::Off };
+        let log = LogPort::new(settings.log);
         Self {
             name,
             settings,
@@ -121,7 +115,7 @@ impl Haproxy {
             master,
             one: tokio::sync::Mutex::new(()),
             counts: std::sync::Mutex::default(),
-            log: std::sync::Mutex::new(log),
+            log,
         }
     }
 
@@ -346,24 +340,6 @@ impl Haproxy {
             _ => Ok(()),
         }
     }
-
-    /// Starts to listen for log lines at the first call. What goes wrong costs percentiles and what is known of
-    /// clients, nothing else.
-    fn logged(&self) -> Option<BTreeMap<String, Counters>> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Log::Waiting | Log::Failed(_), Some(addr)) = (&*log, self.settings.log) {
-            *log = match LogListener::bind(addr, format!("ph_{}_", self.fleet)) {
-                Ok(listener) => Log::On(listener),
-                Err(e) => Log::Failed(Safe::new(&format!(
-                    "no percentiles: cannot listen for log lines on {addr}: {e}"
-                ))),
-            };
-        }
-        match &*log {
-            Log::On(listener) => Some(listener.counted()),
-            _ => None,
-        }
-    }
 }
 
 /// Fills a prepared version of a map, puts it in force, and shows it.
@@ -442,7 +418,8 @@ impl Proxy for Haproxy {
     }
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
-        let logged = self.logged();
+        let prefix = format!("ph_{}_", self.fleet);
+        let logged = self.log.ask(|addr| LogListener::bind(addr, prefix), LogListener::counted);
         self.between_writes().await;
         let (procs, _) = parse::procs(&self.master.command("show proc").await?);
         for proc in &procs {
@@ -465,10 +442,7 @@ impl Proxy for Haproxy {
 
     /// Why there are no latency percentiles although a log address is configured.
     fn warning(&self) -> Option<Safe> {
-        match &*self.log.lock().unwrap_or_else(PoisonError::into_inner) {
-            Log::Failed(why) => Some(why.clone()),
-            _ => None,
-        }
+        self.log.failure().map(|why| Safe::new(&format!("no percentiles: {why}")))
     }
 
     fn by_hand(&self, route: &Route) -> String {

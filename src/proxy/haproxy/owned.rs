@@ -1,17 +1,11 @@
 //! The files Pilothouse owns: whose they are, and how they are replaced without ever being wrong.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::config::{self, Pairs, Place, Rendered};
 use super::{Haproxy, MODE};
-use crate::proxy::{ProxyError, files};
+use crate::proxy::{self, ProxyError, files};
 use crate::rollout::world::Route;
-
-/// Longest wait for `haproxy -c`.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
 
 impl Haproxy {
     /// Checks whose file it is. Every other step relies on this one.
@@ -39,25 +33,13 @@ impl Haproxy {
     async fn check(&self, ours: &Path) -> Result<(), ProxyError> {
         let published = config::cfg_path(&self.settings.dir, &self.fleet);
         let mut command = tokio::process::Command::new(&self.settings.binary);
-        command.arg("-c").kill_on_drop(true).stdin(std::process::Stdio::null());
+        command.arg("-c");
         // Ours is checked as it will be; loading the old one too would define everything twice.
         for file in self.settings.config.iter().filter(|f| **f != published && **f != self.settings.dir) {
             command.arg("-f").arg(file);
         }
         command.arg("-f").arg(ours);
-        let binary = self.settings.binary.display();
-        let out = match timeout(CHECK_DEADLINE, command.output()).await {
-            Ok(Ok(out)) => out,
-            Ok(Err(e)) => {
-                return Err(self.refused(&format!("cannot run {binary} to check the configuration: {e}")));
-            }
-            Err(_) => {
-                let secs = CHECK_DEADLINE.as_secs();
-                return Err(self.refused(&format!(
-                    "{binary} -c did not end within {secs} s; the old configuration stays"
-                )));
-            }
-        };
+        let out = proxy::check(command, "-c").await.map_err(|e| self.refused(&e))?;
         if out.status.success() {
             return Ok(());
         }

@@ -18,6 +18,7 @@ use crate::fleet::model::{Rule, RuleBy};
 use crate::fleet::names::{Bp, FleetName, ServiceName};
 use crate::proxy::{files, place_cookie};
 use crate::rollout::world::{EndpointState, Route, RouteEndpoint, Slot};
+use crate::text::hex;
 
 /// The host name by which our own server is asked.
 pub(super) const STATUS_HOST: &str = "pilothouse.invalid";
@@ -62,8 +63,7 @@ fn format_name(fleet: &FleetName) -> String {
 }
 
 /// The line for a `server` or `location` that has an `access_log` of its own, which keeps ours out of it.
-#[must_use]
-pub fn log_line(fleet: &FleetName, log: SocketAddr) -> String {
+fn log_line(fleet: &FleetName, log: SocketAddr) -> String {
     format!("access_log syslog:server={log},nohostname,tag=ph {};", format_name(fleet))
 }
 
@@ -79,15 +79,7 @@ fn common(fleet: &FleetName, what: &str) -> String {
 }
 
 fn short(text: &str) -> String {
-    hex(&Sha256::digest(text.as_bytes()), 4)
-}
-
-/// The first `bytes` of a hash.
-fn hex(digest: &[u8], bytes: usize) -> String {
-    digest.iter().take(bytes).fold(String::new(), |mut hex, b| {
-        let _ = write!(hex, "{b:02x}");
-        hex
-    })
+    hex(Sha256::digest(text.as_bytes()).get(..4).unwrap_or_default())
 }
 
 fn upstream(fleet: &FleetName, service: &ServiceName, slot: Slot) -> String {
@@ -136,7 +128,7 @@ pub(super) fn render(
         out
     };
     let digest = Sha256::digest(body("").as_bytes());
-    let generation = hex(&digest, 6);
+    let generation = hex(digest.get(..6).unwrap_or_default());
     let without_shares = |route: &Route| {
         let mut route = route.clone();
         (route.slots.a.weight, route.slots.b.weight) = (Bp::ZERO, Bp::ZERO);

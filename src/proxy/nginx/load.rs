@@ -8,18 +8,16 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::config::Rendered;
-use super::look::Look;
 use super::process::Worker;
 use super::shares::{self, Shares};
 use super::{
-    CHECK_DEADLINE, MODE, NOBODY, Nginx, RELOAD_DEADLINE, config, cookie_line, http_line, location_line,
-    nothing, process,
+    MODE, NOBODY, Nginx, RELOAD_DEADLINE, config, cookie_line, http_line, location_line, nothing, process,
 };
 use crate::fleet::names::ServiceName;
-use crate::proxy::{ProxyError, files};
+use crate::proxy::{self, ProxyError, files};
 use crate::rollout::world::Route;
 
 impl Nginx {
@@ -171,15 +169,8 @@ impl Nginx {
     /// What nginx says of its whole configuration: the names of the files in it, and the text of those that are not ours.
     pub(super) async fn check(&self) -> Result<(BTreeSet<PathBuf>, String), ProxyError> {
         let mut command = tokio::process::Command::new(&self.settings.binary);
-        command.arg("-T").arg("-c").arg(&self.settings.config).kill_on_drop(true).stdin(Stdio::null());
-        let binary = self.settings.binary.display();
-        let out = match timeout(CHECK_DEADLINE, command.output()).await {
-            Ok(Ok(out)) => out,
-            Ok(Err(e)) => {
-                return Err(self.refused(&format!("cannot run {binary} to check the configuration: {e}")));
-            }
-            Err(_) => return Err(self.refused(&format!("{binary} -T did not end within 10 s"))),
-        };
+        command.arg("-T").arg("-c").arg(&self.settings.config);
+        let out = proxy::check(command, "-T").await.map_err(|e| self.refused(&e))?;
         if !out.status.success() {
             let text = String::from_utf8_lossy(&out.stderr);
             let fatal = |l: &&str| ["[emerg]", "[alert]", "[crit]"].iter().any(|level| l.contains(level));
@@ -237,28 +228,21 @@ impl Nginx {
         )))
     }
 
-    /// Reloads, unless every worker has loaded this generation and the files were as they should be; waits until they
-    /// have and no other takes connections.
-    pub(super) async fn reload_if_needed(
-        &self,
-        rendered: &Rendered,
-        changed: bool,
-    ) -> Result<(), ProxyError> {
-        let has =
-            |now: &Look| now.current.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation));
-        let before: Vec<Worker> = match self.look().await {
-            Ok(now) if !changed && has(&now) => return Ok(()),
-            Ok(now) => now.current.into_iter().map(|(w, _)| w).collect(),
-            // Perhaps our server is what is missing.
-            Err(_) => self.workers()?.1,
-        };
+    /// Reloads, and waits until every worker that takes connections has loaded this generation and is none of those
+    /// `before`.
+    async fn reload(&self, rendered: &Rendered, before: &[Worker]) -> Result<(), ProxyError> {
         process::reload(self.workers()?.0).map_err(|e| self.refused(&e))?;
         let start = Instant::now();
         let mut last = "the old workers go on".to_owned();
         while start.elapsed() < RELOAD_DEADLINE {
             sleep(Duration::from_millis(10)).await;
             match self.look().await {
-                Ok(now) if has(&now) && now.current.iter().all(|(w, _)| !before.contains(w)) => return Ok(()),
+                Ok(now)
+                    if now.has(&rendered.generation)
+                        && now.current.iter().all(|(w, _)| !before.contains(w)) =>
+                {
+                    return Ok(());
+                }
                 Ok(now) if now.current.iter().any(|(w, _)| !before.contains(w)) => {
                     last = "old workers still take connections".to_owned();
                 }
@@ -275,19 +259,19 @@ impl Nginx {
     pub(super) async fn load(&self, routes: &[Route], rendered: &Rendered) -> Result<(), ProxyError> {
         self.recover()?;
         let changed = self.publish(&self.files(rendered)?)?;
-        let current = self.look().await.is_ok_and(|now| {
-            now.current.iter().all(|(_, loaded)| loaded.as_ref() == Some(&rendered.generation))
-        });
-        if !changed && current {
-            return Ok(());
-        }
+        let before: Vec<Worker> = match self.look().await {
+            Ok(now) if !changed && now.has(&rendered.generation) => return Ok(()),
+            Ok(now) => now.current.into_iter().map(|(w, _)| w).collect(),
+            // Perhaps our server is what is missing.
+            Err(_) => self.workers().map(|(_, all)| all).unwrap_or_default(),
+        };
         if let Err(e) = self.check_lines(routes).await {
             self.recover()?;
             return Err(e);
         }
         self.checked()?;
         self.known().remember(&rendered.generation, &Arc::new(rendered.routes.clone()));
-        self.reload_if_needed(rendered, changed).await?;
+        self.reload(rendered, &before).await?;
         self.tidy(rendered);
         Ok(())
     }

@@ -27,6 +27,13 @@ pub(super) struct Look {
     pub(super) leaving: Vec<Option<String>>,
 }
 
+impl Look {
+    /// Whether every worker that takes connections has loaded this generation.
+    pub(super) fn has(&self, generation: &str) -> bool {
+        self.current.iter().all(|(_, loaded)| loaded.as_deref() == Some(generation))
+    }
+}
+
 impl Nginx {
     /// What our own server answers, by whichever worker.
     pub(super) async fn ask(&self, path: &str) -> Result<(u32, Vec<String>), ProxyError> {

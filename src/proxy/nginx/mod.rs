@@ -7,8 +7,9 @@
 //!
 //! Facts of nginx this rests on (1.22): `if (-f ...)` with nothing but `set` in it is evaluated for each request, before
 //! the upstream is chosen; after a reload the master starts the new workers and tells the old ones to end 100 ms later,
-//! and a worker that was told so takes no further request, not even on a connection that was kept alive; a configuration
-//! that cannot be loaded leaves the old workers as they are, and only the error log says so.
+//! and such a worker closes the connections that are kept alive, but serves one that was opened and not used yet, with the
+//! instances that it knows; a configuration that cannot be loaded leaves the old workers as they are, and only the error
+//! log says so.
 
 mod config;
 mod load;
@@ -26,7 +27,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use self::config::{cookie_line, http_line, location_line, log_line};
+pub use self::config::{cookie_line, http_line, location_line};
 use self::process::Worker;
 use self::shares::Shares;
 use super::{Direction, Proxy, ProxyError, files};
@@ -37,12 +38,11 @@ use crate::rollout::world::{
 };
 use crate::text::Safe;
 use crate::traffic::Counters;
+use crate::traffic::log_socket::LogPort;
 use crate::traffic::nginx_log::LogListener;
 
 /// Longest wait for new workers after a reload.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
-/// Longest wait for `nginx -T`.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for an answer of our own server.
 const ASK_DEADLINE: Duration = Duration::from_secs(1);
 /// nginx reads the files as another user.
@@ -78,7 +78,7 @@ pub struct Nginx {
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
     known: Arc<std::sync::Mutex<Known>>,
-    log: std::sync::Mutex<Log>,
+    log: LogPort<LogListener>,
 }
 
 /// What never changes, and so need not be asked again.
@@ -114,13 +114,6 @@ impl Known {
     }
 }
 
-enum Log {
-    Off,
-    Waiting,
-    On(LogListener),
-    Failed(Safe),
-}
-
 /// A worker that takes connections and the generation it has loaded, if that is known.
 type Seen = (Worker, Option<String>);
 
@@ -128,16 +121,8 @@ impl Nginx {
     /// A driver for one nginx; touches nothing yet.
     #[must_use]
     pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
-        let log = if settings.log.is_some() { Log::Waiting } else { Log::Off };
-        Self {
-            name,
-            settings,
-            fleet,
-            owner,
-            one: tokio::sync::Mutex::new(()),
-            known: Arc::default(),
-            log: std::sync::Mutex::new(log),
-        }
+        let log = LogPort::new(settings.log);
+        Self { name, settings, fleet, owner, one: tokio::sync::Mutex::new(()), known: Arc::default(), log }
     }
 
     fn refused(&self, what: &str) -> ProxyError {
@@ -159,27 +144,6 @@ impl Nginx {
     /// Checks whose file it is. Every other step relies on this one.
     fn check_owner(&self) -> Result<Option<String>, ProxyError> {
         files::own(&config::http_path(&self.settings.dir, &self.fleet), &self.fleet, &self.owner)
-    }
-
-    /// Starts to listen for log lines at the first call. What goes wrong costs numbers, nothing else.
-    fn logged(&self) -> BTreeMap<InstanceId, Counters> {
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Log::Waiting | Log::Failed(_), Some(addr)) = (&*log, self.settings.log) {
-            let known = Arc::clone(&self.known);
-            let whose = move |generation: &str, addr| {
-                known.lock().unwrap_or_else(PoisonError::into_inner).whose(generation, addr)
-            };
-            *log = match LogListener::bind(addr, Box::new(whose)) {
-                Ok(listener) => Log::On(listener),
-                Err(e) => {
-                    Log::Failed(Safe::new(&format!("no numbers: cannot listen for log lines on {addr}: {e}")))
-                }
-            };
-        }
-        match &*log {
-            Log::On(listener) => listener.counted(),
-            _ => BTreeMap::new(),
-        }
     }
 }
 
@@ -345,7 +309,12 @@ impl Proxy for Nginx {
     }
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
-        let mut out = self.logged();
+        let known = Arc::clone(&self.known);
+        let whose = move |generation: &str, addr| {
+            known.lock().unwrap_or_else(PoisonError::into_inner).whose(generation, addr)
+        };
+        let logged = self.log.ask(|addr| LogListener::bind(addr, Box::new(whose)), LogListener::counted);
+        let mut out = logged.unwrap_or_default();
         let now = self.look().await?;
         for generation in now.current.into_iter().filter_map(|(_, g)| g).collect::<BTreeSet<_>>() {
             // Whoever was not asked for anything yet is there all the same.
@@ -361,13 +330,12 @@ impl Proxy for Nginx {
     }
 
     fn warning(&self) -> Option<Safe> {
-        match &*self.log.lock().unwrap_or_else(PoisonError::into_inner) {
-            Log::Failed(why) => Some(why.clone()),
-            Log::Off => Some(Safe::new(&format!(
+        match self.settings.log {
+            Some(_) => self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}"))),
+            None => Some(Safe::new(&format!(
                 "no numbers per version: proxy {} has no log = \"127.0.0.1:PORT\"",
                 self.name
             ))),
-            Log::On(_) | Log::Waiting => None,
         }
     }
 
