@@ -1,6 +1,7 @@
 //! How long an abort takes until a real HAProxy has weight 0 for the candidate, read back. By the driver alone, and
 //! from the abort on the controller's socket; beside them, in the same run, the bare commands that cannot be avoided:
-//! the map's swap on the same socket, and one fdatasync on the same disk.
+//! the map's swap on the same socket, and one fdatasync on the same disk. A bystander reads the weight on the worker's
+//! own socket, so that it is not in the way of the master, over which Pilothouse speaks.
 //!
 //! `PILOTHOUSE_BENCH_DRIVER` (1000) and `PILOTHOUSE_BENCH_ABORTS` (200) say how often; an abort from end to end needs
 //! a deploy before it, which takes about a second. Needs HAProxy; says so loudly when it is missing.
@@ -16,8 +17,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use pilothouse::api::{FleetRequest, RolloutStatus, Snapshot, Verb, VerbRequest};
-use pilothouse::client::Client;
+use pilothouse::client::{Client, Update, Updates};
 use pilothouse::fleet::model::{HealthCheck, Probe};
 use pilothouse::fleet::names::{Bp, FleetName, InstanceId, Millis, RevisionId, ServiceName};
 use pilothouse::proxy::haproxy::{Haproxy, Settings, ensure_files, frontend_line};
@@ -77,6 +79,8 @@ impl Table {
 struct Running {
     child: Child,
     master: PathBuf,
+    /// Of the worker that takes connections.
+    stats: PathBuf,
     map: PathBuf,
 }
 
@@ -86,9 +90,12 @@ impl Running {
         let service: ServiceName = "web".parse().unwrap();
         let listen = free_addr();
         let own = dir.join("own");
+        let stats = dir.join("stats.sock");
         let text = format!(
-            "defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 10s\n\
+            "global\n    stats socket {} level user\n\
+             defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 10s\n\
              frontend fe\n    bind {listen}\n    {}\n",
+            stats.display(),
             frontend_line(&own, fleet, &service)
         );
         std::fs::write(dir.join("op.cfg"), text).unwrap();
@@ -106,7 +113,7 @@ impl Running {
             .stderr(log)
             .spawn()
             .unwrap();
-        let running = Self { child, master, map: own.join(format!("{fleet}_web.map")) };
+        let running = Self { child, master, stats, map: own.join(format!("{fleet}_web.map")) };
         wait("HAProxy answers", || {
             let answers = std::net::TcpStream::connect(listen).is_ok() && !running.workers().is_empty();
             answers.then_some(())
@@ -145,25 +152,31 @@ impl Running {
         any && all
     }
 
-    /// Asks these workers from now on, without a pause and over connections of its own, as a bystander would: gives
-    /// when none of them gives the candidate anything any more, and when it began to ask.
+    /// Asks the worker that takes connections from now on, over connections of its own, as a bystander would: gives when
+    /// it gives the candidate nothing any more (and the others, which are asked then, neither), and when it began to ask.
     fn watch(&self, workers: &[u32]) -> (JoinHandle<Instant>, Instant) {
-        let (master, map) = (self.master.clone(), self.map.display().to_string());
-        let line = workers.iter().map(|pid| format!("@!{pid} show map {map}")).collect::<Vec<_>>().join(";");
+        let (stats, master, map) = (self.stats.clone(), self.master.clone(), self.map.display().to_string());
+        let others: Vec<String> = workers.iter().map(|pid| format!("@!{pid} show map {map}")).collect();
+        let at_zero = |text: &str| {
+            let mut entries = text.lines().filter(|l| l.starts_with("0x")).peekable();
+            entries.peek().is_some() && entries.all(|l| l.contains(" 0:9999 "))
+        };
         let (ready, is_ready) = std::sync::mpsc::channel();
         let watch = std::thread::spawn(move || {
             ready.send(()).unwrap();
             let start = Instant::now();
             loop {
-                let text = says(&master, &line);
-                let mut entries = text.lines().filter(|l| l.starts_with("0x")).peekable();
-                if entries.peek().is_some() && entries.all(|l| l.contains(" 0:9999 ")) {
-                    return Instant::now();
+                let text = says(&stats, &format!("show map {map}"));
+                if at_zero(&text) {
+                    let now = Instant::now();
+                    if at_zero(&says(&master, &others.join(";"))) {
+                        return now;
+                    }
                 }
                 assert!(start.elapsed() < PATIENCE, "weight 0 never came: {text}");
-                // HAProxy's master answers one after the other: a watcher without a pause is in the way of what it
-                // watches. The times are too long by up to this.
-                std::thread::sleep(Duration::from_micros(300));
+                // The machine is small: a bystander without a pause is in the way of what it watches. The times are too
+                // long by up to this.
+                std::thread::sleep(Duration::from_micros(200));
             }
         });
         is_ready.recv().unwrap();
@@ -411,18 +424,32 @@ steps = [ {{ weight = 25, pause = "manual" }} ]
 }
 
 fn actual(s: &Snapshot, version: &str) -> Option<u16> {
-    s.services[0].revisions.iter().find(|r| r.revision.version.as_str() == version)?.actual_weight
+    s.services.first()?.revisions.iter().find(|r| r.revision.version.as_str() == version)?.actual_weight
 }
 
-async fn until(client: &Client, what: &str, mut done: impl FnMut(&Snapshot) -> bool) -> Snapshot {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let s = client.snapshot().await.unwrap();
-        if done(&s) {
-            return s;
+/// What a client is shown, as it is shown.
+struct Shown {
+    updates: Updates,
+    now: Snapshot,
+}
+
+impl Shown {
+    async fn to(client: &Client, name: &str) -> Self {
+        Self { updates: client.stream(name, false).await.unwrap(), now: Snapshot::default() }
+    }
+
+    /// When it was shown what is waited for.
+    async fn until(&mut self, what: &str, mut done: impl FnMut(&Snapshot) -> bool) -> Instant {
+        loop {
+            if done(&self.now) {
+                return Instant::now();
+            }
+            match tokio::time::timeout(PATIENCE, self.updates.next()).await {
+                Ok(Some(Ok(Update::Snapshot(s)))) => self.now = *s,
+                Ok(Some(Ok(Update::Delta(d)))) => assert!(self.now.apply(d), "a gap"),
+                other => panic!("never shown: {what}: {other:?}: {:#?}", self.now.services),
+            }
         }
-        assert!(Instant::now() < deadline, "never happened: {what}: {:#?}", s.services);
-        tokio::time::sleep(Duration::from_millis(3)).await;
     }
 }
 
@@ -459,7 +486,8 @@ async fn end_to_end(binary: &Path, times: usize, table: &mut Table) {
         by: None,
     };
     client.up(&up).await.unwrap();
-    until(&client, "version 0 serves", |s| s.services[0].stable.is_some()).await;
+    let (mut mine, mut other) = (Shown::to(&client, "me").await, Shown::to(&client, "other").await);
+    mine.until("version 0 serves", |s| s.services.first().is_some_and(|s| s.stable.is_some())).await;
     let request = |verb| VerbRequest {
         verb,
         decision: None,
@@ -468,32 +496,48 @@ async fn end_to_end(binary: &Path, times: usize, table: &mut Table) {
         by: None,
     };
     let mut sync = File::create(dir.join("state/sync")).unwrap();
-    let aborted =
-        |s: &Snapshot| s.services[0].rollout.as_ref().is_some_and(|r| r.status == RolloutStatus::Aborted);
+    let status = |s: &Snapshot, version: &str| {
+        let r = s.services.first()?.rollout.as_ref()?;
+        (r.to.as_str() == version).then_some(r.status)
+    };
     for n in 1..=times + times / 4 {
         let version = n.to_string();
         client.verb("web", &request(Verb::Deploy { version: version.clone() })).await.unwrap();
-        until(&client, "the candidate has its share", |s| actual(s, &version) == Some(2500)).await;
+        mine.until("the candidate has its share", |s| actual(s, &version) == Some(2500)).await;
+        other.until("the candidate has its share", |s| actual(s, &version) == Some(2500)).await;
         let workers = haproxy.workers();
         assert!(!haproxy.all_at_zero(&workers));
+        let aborted = |s: &Snapshot| status(s, &version) == Some(RolloutStatus::Aborted);
         if n % 5 == 0 {
             // The first sync after a deploy pays for what everybody has written since: so does an abort's, but one
             // that came right after this one would not.
             table.add("bare: one fdatasync in place of the abort", fdatasync(&mut sync));
             client.verb("web", &request(Verb::Abort)).await.unwrap();
-            until(&client, "the abort has ended", aborted).await;
+            mine.until("the abort has ended", aborted).await;
             continue;
         }
         let (watch, start) = haproxy.watch(&workers);
-        client.verb("web", &request(Verb::Abort)).await.unwrap();
-        table.add("end to end: abort until it is answered, journalled", start.elapsed());
-        let shown = |s: &Snapshot| matches!(actual(s, &version), Some(0) | None);
-        let read = until(&client, "the controller read 0 back", shown).await;
-        table.add("end to end: abort until the controller shows 0 as read back", start.elapsed());
-        let in_force = watch.join().unwrap().saturating_duration_since(start);
-        table.add("end to end: abort until every worker of HAProxy has 0", in_force);
-        assert_eq!(read.services[0].rollout.as_ref().unwrap().to.as_str(), version);
-        until(&client, "the abort has ended", aborted).await;
+        let request = request(Verb::Abort);
+        let (answered, seen, read) = tokio::join!(
+            async {
+                client.verb("web", &request).await.unwrap();
+                Instant::now()
+            },
+            other.until("the other sees the abort", |s| {
+                !matches!(status(s, &version), Some(RolloutStatus::Running | RolloutStatus::Paused))
+            }),
+            mine.until("the controller read 0 back", |s| matches!(actual(s, &version), Some(0) | None)),
+        );
+        let in_force = watch.join().unwrap();
+        for (what, when) in [
+            ("end to end: abort until it is answered, journalled", answered),
+            ("end to end: abort until every worker of HAProxy has 0", in_force),
+            ("end to end: abort until another client is shown it", seen),
+            ("end to end: abort until a client is shown 0 as read back", read),
+        ] {
+            table.add(what, when.saturating_duration_since(start));
+        }
+        mine.until("the abort has ended", aborted).await;
     }
     client.stop().await.unwrap();
 }

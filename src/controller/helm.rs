@@ -1,7 +1,7 @@
 //! The helm: one loop that takes in what happens, journals what follows from it, and hands out what is to be done.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc};
@@ -17,7 +17,7 @@ use super::keeper::Keeper;
 use super::lock::Lock;
 use super::numbers::Numbers;
 use super::reserve::Reserve;
-use crate::api::{Change, Delta, EventView, Hello, ProbeView};
+use crate::api::{Change, Delta, Hello};
 use crate::engine::Usage;
 use crate::fleet::names::{InstanceId, Millis, ServiceName, Version};
 use crate::rollout::capacity;
@@ -76,13 +76,12 @@ pub struct Helm {
     watchers: Vec<Safe>,
     usage_wanted: bool,
     alarms: Vec<Safe>,
-    events: VecDeque<EventView>,
-    recent_probes: VecDeque<ProbeView>,
     pending: Vec<Change>,
     latest: Latest,
     updates: broadcast::Sender<Arc<Delta>>,
     published: Instant,
-    urgent: bool,
+    /// Views go out so long after the last ones.
+    publish_after: Duration,
 }
 
 /// What a helm is made of.
@@ -114,13 +113,12 @@ impl Helm {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let mut state = State::default();
-        let mut events = VecDeque::new();
-        for record in &parts.records {
-            events.extend(explain::event(&state, record));
-            state.apply(record);
-        }
-        while events.len() > crate::api::TAIL {
-            events.pop_front();
+        {
+            let mut latest = parts.latest.write().unwrap_or_else(PoisonError::into_inner);
+            for record in &parts.records {
+                explain::event(&state, record).into_iter().for_each(|event| latest.happened(event));
+                state.apply(record);
+            }
         }
         Self {
             state,
@@ -143,13 +141,11 @@ impl Helm {
             watchers: Vec::new(),
             usage_wanted: false,
             alarms: Vec::new(),
-            events,
-            recent_probes: VecDeque::new(),
             pending: Vec::new(),
             latest: parts.latest,
             updates: parts.updates,
             published: Instant::now(),
-            urgent: false,
+            publish_after: PUBLISH_EVERY,
         }
     }
 
@@ -166,9 +162,8 @@ impl Helm {
             Fact::ControllerStarted { version: self.hello.version.to_string(), pid: self.hello.pid };
         let _ = self.record(vec![started]);
         self.watch();
-        let mut tick = tokio::time::interval(PUBLISH_EVERY);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            let due = tokio::time::Instant::from_std(self.published + self.publish_after);
             tokio::select! {
                 biased;
                 Some(ask) = asked.recv() => self.answer(ask),
@@ -191,12 +186,10 @@ impl Helm {
                         }
                     }
                 }
-                _ = tick.tick() => {}
+                () = tokio::time::sleep_until(due) => {}
             }
             self.step();
-            // What somebody waits to see goes out sooner.
-            let every = if std::mem::take(&mut self.urgent) { PUBLISH_SOON } else { PUBLISH_EVERY };
-            if self.published.elapsed() >= every {
+            if self.published.elapsed() >= self.publish_after {
                 self.publish();
             }
         }
@@ -355,10 +348,6 @@ impl Helm {
             Input::Probed { target, health, view } => {
                 if self.probes.get(&target.0).is_some_and(|(key, _)| *key == target) {
                     self.obs.health.insert(target.0, health);
-                    self.recent_probes.push_back(view.clone());
-                    while self.recent_probes.len() > crate::api::TAIL {
-                        self.recent_probes.pop_front();
-                    }
                     self.pending.push(Change::Probe(view));
                 }
             }
@@ -397,7 +386,10 @@ impl Helm {
     }
 
     fn done(&mut self, effect: &Effect, result: Result<(), Safe>) {
-        self.urgent = true;
+        // What somebody waits to see goes out sooner, and at once that traffic went back.
+        let soon =
+            if matches!(effect, Effect::Routes { back: true, .. }) { Duration::ZERO } else { PUBLISH_SOON };
+        self.publish_after = self.publish_after.min(soon);
         self.busy.remove(&effect.lane());
         if let Effect::Routes { proxy, .. } = effect
             && let Some(seen) = self.obs.proxies.get_mut(proxy)
@@ -470,7 +462,10 @@ impl Helm {
     fn forget_failures(&mut self) {
         let services = &self.state.services;
         let ours = |id: &str| {
-            services.values().any(|s| s.instances.keys().chain(&s.removed).any(|i| i.as_str() == id))
+            let known = |id: &InstanceId| {
+                services.values().any(|s| s.instances.contains_key(id) || s.removed.contains(id))
+            };
+            id.parse().is_ok_and(|id| known(&id))
         };
         let placed = |rest: &str| {
             let mut all = services.values().flat_map(|s| s.instances.values());

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +70,9 @@ pub struct ServiceState {
     pub decision: u64,
     /// Being taken away.
     pub down: bool,
-    /// Ids of removed instances: what still carries one of them is ours, and an orphan.
-    pub removed: BTreeSet<InstanceId>,
+    /// Ids of removed instances: what still carries one of them is ours, and an orphan. They only ever become more, and a
+    /// state is copied before each of its changes: the copies share them.
+    pub removed: Arc<BTreeSet<InstanceId>>,
     /// Versions that were ever stable, the latest last.
     pub served: Vec<Version>,
     /// What is rolled out when the rollout under way has ended, and who wants it.
@@ -294,7 +296,7 @@ impl ServiceState {
             rollouts: 0,
             decision: 0,
             down: false,
-            removed: BTreeSet::new(),
+            removed: Arc::default(),
             served: Vec::new(),
             next: None,
         }
@@ -471,6 +473,7 @@ impl ServiceState {
                 if self.kept.as_ref().is_some_and(|k| k.revision == *revision) {
                     self.kept = None;
                 }
+                self.forget_revisions();
             }
             Fact::NextQueued { revision, by, .. } => {
                 self.next = Some(((**revision).clone(), by.clone()));
@@ -494,14 +497,9 @@ impl ServiceState {
 
     fn apply_instance(&mut self, fact: &Fact, at: Millis) {
         if let Fact::InstanceRemoved { instance, .. } = fact {
-            if let Some(gone) = self.instances.remove(instance) {
-                self.removed.insert(instance.clone());
-                let in_use = self.of(&gone.revision).next().is_some()
-                    || self.stable.as_ref() == Some(&gone.revision)
-                    || self.active().is_some_and(|r| r.to == gone.revision);
-                if !in_use {
-                    self.revisions.remove(&gone.revision);
-                }
+            if self.instances.remove(instance).is_some() {
+                Arc::make_mut(&mut self.removed).insert(instance.clone());
+                self.forget_revisions();
             }
             return;
         }
@@ -660,6 +658,7 @@ impl ServiceState {
                     self.kept = Some(Kept { revision: r.to.clone(), warm_until: None });
                 }
                 self.decision += 1;
+                self.forget_revisions();
             }
             _ => {}
         }
@@ -668,7 +667,24 @@ impl ServiceState {
     /// What hooks of the last rollout left is ours, and of no use once the next begins.
     fn forget_hooks(&mut self) {
         let left = self.rollout.iter_mut().flat_map(|r| std::mem::take(&mut r.hooks));
-        self.removed.extend(left.map(|h| h.instance));
+        let mut left = left.map(|h| h.instance).peekable();
+        if left.peek().is_some() {
+            Arc::make_mut(&mut self.removed).extend(left);
+        }
+    }
+
+    /// A revision matters while it has instances, or may be brought or brought back as it is.
+    fn forget_revisions(&mut self) {
+        let active = self.rollout.as_ref().filter(|r| r.active());
+        let coming = active.map(|r| &r.to);
+        let kept = self.kept.as_ref().map(|k| &k.revision);
+        let named: BTreeSet<&RevisionId> = [self.stable.as_ref(), kept, coming]
+            .into_iter()
+            .chain(Slot::BOTH.map(|s| self.slots.get(s).as_ref()))
+            .flatten()
+            .chain(self.instances.values().map(|i| &i.revision))
+            .collect();
+        self.revisions.retain(|id, _| named.contains(id));
     }
 
     fn promote(&mut self, at: Millis, wall: u64) {

@@ -135,6 +135,40 @@ async fn an_abort_holds_on_old_workers_too() {
     assert_eq!(b.hits(), before);
 }
 
+/// An abort supposes which number the map's next version will have. Where that is wrong it costs a second conversation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_abort_holds_when_versions_of_the_map_are_not_numbered_as_supposed() {
+    let Some(h) = Harness::haproxy().await else { return };
+    let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+    let map = h.path().join("own/shop_web.map");
+    let (up, back) = (route(Slot::A, &[&a], &[&b], bp(25)), route(Slot::A, &[&a], &[&b], Bp::ZERO));
+    h.up(&up).await;
+    let aborts = async || {
+        let before = h.master_says(&format!("@1 show map {}", map.display())).await;
+        assert!(before.contains("0:2499"), "{before}");
+        h.apply(&back, Direction::Back).await.unwrap();
+        h.settled(&back).await;
+        let hits = b.hits();
+        requests(h.listen, 160).await;
+        assert_eq!(b.hits(), hits);
+        h.up(&up).await;
+    };
+    aborts().await;
+    // Somebody else prepared one, and did not put it in force; then one, and filled it with something else.
+    h.master_says(&format!("@1 prepare map {}", map.display())).await;
+    aborts().await;
+    let said = h.master_says(&format!("@1 prepare map {}", map.display())).await;
+    let number = said.trim().strip_prefix("New version created: ").unwrap();
+    h.master_says(&format!("@1 add map @{number} {} 0:9999 ph_shop_web_b", map.display())).await;
+    aborts().await;
+    // A new worker counts from the beginning; so does a new HAProxy.
+    h.reload().await;
+    aborts().await;
+    h.master_says(&format!("@1 prepare map {}", map.display())).await;
+    h.reload().await;
+    aborts().await;
+}
+
 /// A map entry that got lost (or the whole map) leads to stable, and is seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_map_entries_lead_to_stable() {

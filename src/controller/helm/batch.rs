@@ -77,13 +77,7 @@ impl Helm {
                 _ => {}
             }
         }
-        for event in batch.events {
-            self.events.push_back(event.clone());
-            self.pending.push(Change::Event(event));
-        }
-        while self.events.len() > crate::api::TAIL {
-            self.events.pop_front();
-        }
+        self.pending.extend(batch.events.into_iter().map(Change::Event));
         if batch.records.iter().any(|r| matches!(r.fact, Fact::FleetLoaded { .. })) {
             self.watch();
         }

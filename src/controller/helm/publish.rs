@@ -1,11 +1,11 @@
 //! What front ends get: a snapshot, then what changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::Helm;
-use crate::api::{Delta, Snapshot, Trends};
+use super::{Helm, PUBLISH_EVERY};
+use crate::api::{Change, Delta, EventView, ProbeView, Snapshot, TAIL, Trends};
 use crate::controller::clock::wall_ms;
 use crate::controller::view::{self, Sources};
 use crate::text::Safe;
@@ -13,8 +13,12 @@ use crate::text::Safe;
 /// What was published last.
 #[derive(Default)]
 pub struct Published {
-    /// The snapshot.
+    /// The snapshot, but for events and probes.
     pub snapshot: Arc<Snapshot>,
+    /// What happened last.
+    events: VecDeque<EventView>,
+    /// The last probes.
+    probes: VecDeque<ProbeView>,
     /// When each service's countdown had the value that is in the snapshot.
     pub countdowns: HashMap<Safe, Instant>,
     /// What the revisions did over the last minutes.
@@ -26,6 +30,8 @@ impl Published {
     #[must_use]
     pub fn current(&self) -> Snapshot {
         let mut s = (*self.snapshot).clone();
+        s.events = self.events.iter().cloned().collect();
+        s.probes = self.probes.iter().cloned().collect();
         for service in &mut s.services {
             let since = self.countdowns.get(&service.name);
             if let (Some(r), Some(since)) = (service.rollout.as_mut(), since) {
@@ -34,6 +40,29 @@ impl Published {
         }
         s
     }
+
+    /// Something happened.
+    pub fn happened(&mut self, event: EventView) {
+        push(&mut self.events, event);
+    }
+
+    /// Keeps what is only ever added.
+    fn keep_tails(&mut self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Event(event) => self.happened(event.clone()),
+                Change::Probe(probe) => push(&mut self.probes, probe.clone()),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn push<T>(tail: &mut VecDeque<T>, value: T) {
+    if tail.len() >= TAIL {
+        tail.pop_front();
+    }
+    tail.push_back(value);
 }
 
 /// Shared with the API server.
@@ -77,16 +106,16 @@ impl Helm {
         let mut changes = last.changes_to(&next);
         changes.append(&mut self.pending);
         self.published = Instant::now();
+        self.publish_after = PUBLISH_EVERY;
         self.measured(wall_ms, &next);
         if changes.is_empty() && last.schema == next.schema {
             return;
         }
         next.seq = last.seq + 1;
-        next.events = self.events.iter().cloned().collect();
-        next.probes = self.recent_probes.iter().cloned().collect();
         let delta = Arc::new(Delta { seq: next.seq, changes });
         {
             let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
+            latest.keep_tails(&delta.changes);
             (latest.snapshot, latest.countdowns) = (Arc::new(next), countdowns);
         }
         // No receiver is fine: nobody is watching.

@@ -29,7 +29,7 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use self::cli::Master;
-use self::config::Rendered;
+use self::config::{Pairs, Rendered};
 use self::counters::Accumulator;
 use self::lines::Lines;
 pub use self::lines::{Extras, frontend_line, frontend_lines};
@@ -99,6 +99,8 @@ pub struct Haproxy {
     one: tokio::sync::Mutex<()>,
     counts: std::sync::Mutex<Accumulator>,
     log: LogPort<LogListener>,
+    /// The last version of each service's shares that the worker which takes connections was told, and what is in it.
+    told: std::sync::Mutex<BTreeMap<ServiceName, (u32, Pairs)>>,
 }
 
 impl Haproxy {
@@ -116,6 +118,7 @@ impl Haproxy {
             one: tokio::sync::Mutex::new(()),
             counts: std::sync::Mutex::default(),
             log,
+            told: std::sync::Mutex::default(),
         }
     }
 
@@ -185,27 +188,37 @@ impl Haproxy {
     }
 
     /// Puts the maps in force on the worker that takes connections, before anything else is asked or written: what an
-    /// abort is for. Its map follows from the route alone, so two conversations are enough: one that shows it and
-    /// prepares the next version, one that commits that and shows it again. What does not work here is tried again,
-    /// and reported, by [`Self::set_live`], which comes next.
+    /// abort is for. Its map follows from the route alone, so one conversation is enough where the number of the map's
+    /// next version is known, and two where it has to be asked for. What does not work here is tried again, and
+    /// reported, by [`Self::set_live`], which comes next.
     async fn hurry(&self, routes: &[Route]) {
         futures_util::future::join_all(routes.iter().map(|r| self.hurry_one(r))).await;
     }
 
     async fn hurry_one(&self, route: &Route) {
         let path = config::map_path(&self.settings.dir, &self.fleet, &route.service);
-        let want = worker::plain_map(&self.fleet, route);
-        let commands = [format!("show map {}", path.display()), format!("prepare map {}", path.display())];
-        let line = commands.map(|c| format!("{CURRENT} {c}")).join(";");
-        let Ok(answer) = self.master.command(&line).await else { return };
-        // A worker that was started meanwhile refuses a version that it has not prepared.
-        if let Some(version) = parse::new_version(&answer)
-            && parse::map(&answer).is_some_and(|have| have != want)
-        {
-            let commands = swap(&path, version, &config::pairs(&want));
+        let want = config::pairs(&worker::plain_map(&self.fleet, route));
+        let say = async |commands: &[String]| {
             let line = commands.iter().map(|c| format!("{CURRENT} {c}")).collect::<Vec<_>>().join(";");
-            let _ = self.master.command(&line).await;
+            self.master.command(&line).await
+        };
+        let ask = [format!("show map {}", path.display()), format!("prepare map {}", path.display())];
+        // Versions are numbered on from 1 in each worker. A number that was not prepared is refused, so a wrong guess
+        // (the worker is new, or somebody else prepared one) costs a second conversation and does nothing.
+        let guess = locked(&self.told).get(&route.service).filter(|(_, is)| *is != want).map(|(n, _)| n + 1);
+        let mut commands = ask.to_vec();
+        commands.extend(guess.iter().flat_map(|n| swap(&path, *n, &want)));
+        let Ok(answer) = say(&commands).await else { return };
+        let Some(version) = parse::new_version(&answer) else { return };
+        if guess != Some(version) {
+            if parse::pairs(&answer).is_none_or(|have| have == want) {
+                return;
+            }
+            if say(&swap(&path, version, &want)).await.is_err() {
+                return;
+            }
         }
+        locked(&self.told).insert(route.service.clone(), (version, want));
     }
 
     /// Puts maps and server weights in force on every worker, writing only what was read to differ. A worker that
@@ -278,9 +291,17 @@ impl Haproxy {
             ),
         ];
         let mut result = Ok(());
+        let shares = config::map_path(dir, fleet, &route.service);
         for (path, have, want) in wanted {
             if have.is_some_and(|have| have != want) {
-                result = result.and(self.swap_map(worker.pid, &path, &want).await);
+                let swapped = self.swap_map(worker.pid, &path, &want).await;
+                if let Ok(Some(version)) = swapped
+                    && worker.current
+                    && path == shares
+                {
+                    locked(&self.told).insert(route.service.clone(), (version, want));
+                }
+                result = result.and(swapped.map(|_| ()));
             }
         }
         (result, unfit)
@@ -313,10 +334,16 @@ impl Haproxy {
         )))
     }
 
-    /// Replaces a worker's map at once: prepared aside, then committed. Nothing happens when the worker is gone.
-    async fn swap_map(&self, pid: u32, path: &Path, want: &[(String, String)]) -> Result<(), ProxyError> {
+    /// Replaces a worker's map at once: prepared aside, then committed; the number of that version. Nothing happens when
+    /// the worker is gone.
+    async fn swap_map(
+        &self,
+        pid: u32,
+        path: &Path,
+        want: &[(String, String)],
+    ) -> Result<Option<u32>, ProxyError> {
         let prepare = format!("prepare map {}", path.display());
-        let Some(answer) = self.master.worker(pid, &[&prepare]).await? else { return Ok(()) };
+        let Some(answer) = self.master.worker(pid, &[&prepare]).await? else { return Ok(None) };
         let Some(version) = parse::new_version(&answer) else {
             // Perhaps it is ending: the next look tells.
             return Err(ProxyError::Unknown(Safe::new(&format!(
@@ -337,9 +364,13 @@ impl Haproxy {
                     path.display()
                 ))))
             }
-            _ => Ok(()),
+            _ => Ok(Some(version)),
         }
     }
+}
+
+fn locked<T>(what: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Fills a prepared version of a map, puts it in force, and shows it.
@@ -401,6 +432,7 @@ impl Proxy for Haproxy {
             return live;
         }
         self.reload_if_needed(&rendered).await?;
+        // Somebody else's reload may have started a worker from the files before they were written.
         self.set_live(routes, &rendered).await
     }
 
@@ -425,11 +457,11 @@ impl Proxy for Haproxy {
         for proc in &procs {
             if let Some(stat) = self.master.worker(proc.pid, &["show stat"]).await? {
                 // A worker that is just leaving says nothing; its counts so far are kept.
-                let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut counts = locked(&self.counts);
                 counts.take(proc.pid, &self.fleet, &stat);
             }
         }
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = locked(&self.counts);
         counts.keep(&procs.iter().map(|p| p.pid).collect::<BTreeSet<_>>());
         let mut totals = counts.totals();
         for (server, logged) in logged.unwrap_or_default() {
