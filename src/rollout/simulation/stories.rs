@@ -96,6 +96,7 @@ fn abort_goes_back_from_every_phase() {
         assert!(sim.orphans().is_empty());
         assert_eq!(sim.service().of(&id(2)).count(), 0);
         assert_eq!(sim.service().of(&id(1)).filter(|i| i.stage == Stage::Started).count(), 6);
+        assert!(sim.service().revisions.keys().eq([&id(1)]), "nothing is left of what was taken back");
     }
 }
 
@@ -112,7 +113,9 @@ fn abort_is_not_frozen_by_an_unreachable_host_and_says_what_it_owes() {
     assert!(sim.weight_of(&id(2)).iter().all(|w| *w == Bp::ZERO));
     assert_eq!(sim.ended(), Some(Outcome::Aborted));
     assert!(sim.service().rollout.as_ref().unwrap().owed.iter().any(|o| o.as_str().contains("node-1")));
+    assert!(sim.service().revisions.contains_key(&id(2)), "its instances are still to be removed");
     sim.run_until("what was owed is done", 120, |s| s.service().of(&id(2)).count() == 0);
+    assert!(sim.service().revisions.keys().eq([&id(1)]));
     assert!(sim.orphans().is_empty());
 }
 
