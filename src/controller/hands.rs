@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::clock::{Clock, wall_ms};
@@ -26,7 +27,7 @@ use crate::fleet::model::{
 use crate::fleet::names::{
     FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName,
 };
-use crate::probe::{Counter, Prober};
+use crate::probe::{Counter, Pace, Prober};
 use crate::proxy::{self, Direction, Proxy, ProxyError};
 use crate::rollout::decide;
 use crate::rollout::reconcile::{Effect, Lane};
@@ -40,6 +41,10 @@ use crate::text::Safe;
 const RESYNC: Duration = Duration::from_secs(5);
 /// From one look at a proxy to the next.
 const PROXY_POLL: Duration = Duration::from_millis(500);
+/// The same when something has just begun to drain: most of what is in flight ends within milliseconds.
+const DRAIN_POLL: Duration = Duration::from_millis(25);
+/// From one question for a proxy's counters to the next.
+const COUNT: Duration = Duration::from_secs(1);
 /// From one look at the versions an engine has to the next.
 const VERSIONS_POLL: Duration = Duration::from_secs(20);
 /// From one question to a registry about a tag to the next: public ones count each as a pull, and allow few an hour.
@@ -83,6 +88,8 @@ pub struct Hands {
     proxies: Mutex<HashMap<ProxyName, Opened<ProxyModel, dyn Proxy>>>,
     /// What a registry said that a revision's tag means, and when.
     registries: Mutex<HashMap<RevisionId, (Millis, Option<String>)>>,
+    /// When the last of those that drain began to (controller time).
+    draining: watch::Sender<Option<Millis>>,
 }
 
 /// What the hands are given.
@@ -123,6 +130,7 @@ impl Hands {
             engines: Mutex::default(),
             proxies: Mutex::default(),
             registries: Mutex::default(),
+            draining: watch::Sender::default(),
         })
     }
 
@@ -539,7 +547,8 @@ impl Hands {
     async fn watch_proxy(self: Arc<Self>, declared: ProxyModel) {
         let proxy = self.proxy(&declared);
         let lane = Lane::Proxy(declared.name.clone());
-        let mut turn = 0u32;
+        let mut draining = self.draining.subscribe();
+        let mut counted: Option<Instant> = None;
         let mut failed = false;
         loop {
             let epoch = self.epoch(&lane);
@@ -550,13 +559,20 @@ impl Hands {
                 let proxy = declared.name.clone();
                 self.send(Input::ProxySeen { proxy, result, epoch, after_write: false }).await;
             }
-            if turn.is_multiple_of(2)
-                && let Ok(counters) = proxy.counters().await
-            {
-                self.send(Input::Counters { proxy: declared.name.clone(), counters }).await;
+            // A little early rather than half a second late.
+            if counted.is_none_or(|at| at.elapsed() + PROXY_POLL / 2 >= COUNT) {
+                counted = Some(Instant::now());
+                if let Ok(counters) = proxy.counters().await {
+                    self.send(Input::Counters { proxy: declared.name.clone(), counters }).await;
+                }
             }
-            turn = turn.wrapping_add(1);
-            tokio::time::sleep(PROXY_POLL).await;
+            // The longer something drains, the longer it may still take.
+            let since = draining.borrow_and_update().map(|at| self.clock.now().since(at).duration());
+            let wait = since.map_or(PROXY_POLL, |since| (since / 4).clamp(DRAIN_POLL, PROXY_POLL));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Ok(()) = draining.changed() => {}
+            }
         }
     }
 
@@ -574,13 +590,23 @@ impl Hands {
         }
     }
 
+    /// When the last of those that drain began to; `None` while nothing does. Proxies are looked at more often for it.
+    pub fn draining(&self, since: Option<Millis>) {
+        self.draining.send_if_modified(|known| std::mem::replace(known, since) != since);
+    }
+
     /// Probes one instance for as long as the task is kept.
     pub fn probe(self: &Arc<Self>, target: Target) -> JoinHandle<()> {
         let me = Arc::clone(self);
         tokio::spawn(async move {
             let mut counter = Counter::new(&target.check, me.clock.now());
+            let mut pace = Pace::new(&target.check);
             loop {
                 let outcome = me.prober.ask(target.endpoint, &target.check).await;
+                if !pace.counts(outcome.ok) {
+                    tokio::time::sleep(pace.wait()).await;
+                    continue;
+                }
                 let health = counter.count(&outcome, me.clock.now());
                 let view = ProbeView {
                     at_ms: wall_ms(),
@@ -594,7 +620,7 @@ impl Hands {
                     fall: target.check.fall,
                 };
                 me.send(Input::Probed { target: target.key(), health, view }).await;
-                tokio::time::sleep(target.check.interval.duration()).await;
+                tokio::time::sleep(pace.wait()).await;
             }
         })
     }

@@ -432,6 +432,8 @@ impl Helm {
         let now = self.clock.now();
         self.forget_failures();
         self.follow_instances();
+        let all = self.state.services.values().flat_map(|s| s.instances.values());
+        self.hands.draining(all.filter(|i| i.stage == Stage::Leaving).map(|i| i.leaving_at).max());
         for effect in reconcile(&self.state, &self.obs) {
             let lane = effect.lane();
             let back = matches!(effect, Effect::Routes { back: true, .. });

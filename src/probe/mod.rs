@@ -1,7 +1,7 @@
 //! Health checks by Pilothouse itself: every instance, on its own endpoint, with rise and fall.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::fleet::model::{HealthCheck, Probe};
 use crate::fleet::names::Millis;
@@ -52,7 +52,7 @@ impl Prober {
         Outcome { ok, result: Safe::new(&result), latency_ms }
     }
 
-    async fn http(&self, at: SocketAddr, path: &str, timeout: std::time::Duration) -> (bool, String) {
+    async fn http(&self, at: SocketAddr, path: &str, timeout: Duration) -> (bool, String) {
         match self.http.get(format!("http://{at}{path}")).timeout(timeout).send().await {
             Ok(response) => {
                 let status = response.status();
@@ -65,12 +65,58 @@ impl Prober {
     }
 }
 
-async fn tcp(at: SocketAddr, timeout: std::time::Duration) -> (bool, String) {
+async fn tcp(at: SocketAddr, timeout: Duration) -> (bool, String) {
     match tokio::time::timeout(timeout, tokio::net::TcpStream::connect(at)).await {
         Ok(Ok(_)) => (true, "connected".into()),
         Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => (false, "refused".into()),
         Ok(Err(e)) => (false, e.kind().to_string()),
         Err(_) => (false, "timeout".into()),
+    }
+}
+
+/// From a start to the second probe; each wait is twice as long as the one before.
+const FIRST_WAIT: Duration = Duration::from_millis(25);
+
+/// When an instance is probed: at its interval, and more often between its start and its first pass. A process needs some
+/// milliseconds before it listens, and nobody shall wait a whole interval for the second look.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    interval: Duration,
+    wait: Duration,
+    /// Since the failure that was counted last.
+    waited: Option<Duration>,
+    passed: bool,
+}
+
+impl Pace {
+    /// Of something that has just started.
+    #[must_use]
+    pub fn new(check: &HealthCheck) -> Self {
+        let interval = check.interval.duration();
+        Self { interval, wait: FIRST_WAIT.min(interval), waited: None, passed: false }
+    }
+
+    /// Whether a probe counts: a failure that comes sooner than an interval after the last one says nothing new.
+    pub fn counts(&mut self, ok: bool) -> bool {
+        self.passed |= ok;
+        let counts = self.passed || self.waited.is_none_or(|waited| waited >= self.interval);
+        if counts {
+            self.waited = Some(Duration::ZERO);
+        }
+        counts
+    }
+
+    /// How long to wait for the next probe.
+    pub fn wait(&mut self) -> Duration {
+        if self.passed {
+            return self.interval;
+        }
+        let waited = self.waited.unwrap_or_default();
+        // One of them is due an interval after the last that was counted.
+        let wait = self.wait.min(self.interval.saturating_sub(waited));
+        self.wait = (self.wait * 2).min(self.interval);
+        self.waited = Some(waited + wait);
+        wait
     }
 }
 
@@ -148,6 +194,29 @@ mod tests {
             });
         }
         assert_eq!(states, "?HHHHHHHHHHuuHH");
+    }
+
+    #[test]
+    fn what_has_just_started_is_looked_at_more_often_and_fails_no_sooner() {
+        let times = |passes_at: u64| {
+            let mut check = check(Probe::Tcp);
+            check.interval = Millis(500);
+            let (mut pace, mut now, mut probes, mut counted) = (Pace::new(&check), 0, Vec::new(), Vec::new());
+            while now < 2500 {
+                probes.push(now);
+                if pace.counts(now >= passes_at) {
+                    counted.push(now);
+                }
+                now += u64::try_from(pace.wait().as_millis()).unwrap();
+            }
+            (probes, counted)
+        };
+        let (probes, counted) = times(60);
+        assert_eq!(probes, [0, 25, 75, 575, 1075, 1575, 2075], "its interval once it has passed");
+        assert_eq!(counted, [0, 75, 575, 1075, 1575, 2075]);
+        let (probes, counted) = times(10_000);
+        assert_eq!(probes[..8], [0, 25, 75, 175, 375, 500, 1000, 1500]);
+        assert_eq!(counted, [0, 500, 1000, 1500, 2000], "as it would be without");
     }
 
     #[tokio::test]
