@@ -13,8 +13,8 @@ use pilothouse::controller::journal::{Head, Journal};
 use pilothouse::controller::numbers::Numbers;
 use pilothouse::controller::view::{Sources, snapshot};
 use pilothouse::fleet::model::{
-    Address, Drain, Engine, Fleet, Gate, HealthCheck, Hooks, Host, Probe, Proxy, ProxyKind, Run, Service,
-    Step, Strategy,
+    Address, Drain, EdgeSettings, Engine, Fleet, Gate, HealthCheck, Hooks, Host, Probe, Proxy, ProxyKind,
+    Run, Service, Step, Strategy,
 };
 use pilothouse::fleet::names::{Bp, HostName, Millis, ProxyName, ServiceName};
 use pilothouse::rollout::decide::{self, Intent};
@@ -88,7 +88,8 @@ fn fleet(instances: usize) -> Fleet {
         state_dir: None,
         require_serve: false,
         hosts: hosts.iter().enumerate().map(host).collect(),
-        proxies: [(lb.clone(), Proxy { name: lb.clone(), kind: ProxyKind::Edge { listen } })].into(),
+        proxies: [(lb.clone(), Proxy { name: lb.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }) })]
+            .into(),
         services: (0..services).map(service).map(|s| (s.name.clone(), s)).collect(),
         hash: "0".into(),
     }

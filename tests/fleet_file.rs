@@ -106,7 +106,7 @@ fn the_variants_that_the_sample_has_commented_out_are_accepted() {
     let edge = after.replacen("# type", "type", 1).replacen("# listen", "listen", 1);
     let text = format!("{before}[proxies.lb]\n{edge}");
     let loaded = fleet::parse(&text, &root().join("sample-fleet.toml")).unwrap_or_else(|p| panic!("{p}"));
-    assert!(matches!(loaded.fleet.proxies.values().next().unwrap().kind, model::ProxyKind::Edge { .. }));
+    assert!(matches!(loaded.fleet.proxies.values().next().unwrap().kind, model::ProxyKind::Edge(_)));
 
     // Processes beside the containers.
     let (before, after) = SAMPLE.split_once("# [hosts.local]").unwrap();

@@ -21,7 +21,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use load::Load;
-use pilothouse::proxy::haproxy::Extras;
+use pilothouse::proxy::Extras;
 use world::{Backends, LONG, Setup, World};
 
 fn world(test: &str, setup: &Setup) -> Option<World> {

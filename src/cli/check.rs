@@ -7,12 +7,9 @@ use serde_json::json;
 
 use super::Exit;
 use super::out::{Output, complain, say};
-use crate::fleet::model::{
-    Batch, Choose, Engine, Fleet, Gate, Hooks, Proxy, ProxyKind, Rule, RuleBy, Run, Service, Strategy,
-};
+use crate::fleet::model::{Batch, Choose, Engine, Fleet, Gate, Hooks, Rule, RuleBy, Run, Service, Strategy};
 use crate::fleet::{self, Loaded, Problem, Problems};
-use crate::proxy::haproxy::{Extras, frontend_lines};
-use crate::proxy::nginx;
+use crate::proxy;
 use crate::rollout::decide;
 use crate::text::Safe;
 
@@ -94,22 +91,10 @@ fn summary(fleet: &Fleet) -> String {
     let proxies =
         if fleet.proxies.len() == 1 { "1 proxy".into() } else { format!("{} proxies", fleet.proxies.len()) };
     let _ = writeln!(out, "\n{proxies}");
-    for (name, proxy) in &fleet.proxies {
-        let kind = match &proxy.kind {
-            ProxyKind::Haproxy { master_socket, dir, .. } => {
-                format!(
-                    "haproxy at {}, owns {}",
-                    master_socket.display(),
-                    dir.join(format!("{}.cfg", fleet.name)).display()
-                )
-            }
-            ProxyKind::Nginx { dir, status, .. } => {
-                format!("nginx, told of by {status}, owns {}", dir.display())
-            }
-            ProxyKind::Edge { listen } => format!("edge on {listen}"),
-        };
+    for (name, declared) in &fleet.proxies {
+        let kind = proxy::describe(&fleet.name, declared);
         let _ = writeln!(out, "  {name:<16} {}", Safe::new(&kind));
-        for (what, lines) in lines_to_add(fleet, proxy) {
+        for (what, lines) in proxy::lines_to_add(fleet, declared) {
             let _ = writeln!(out, "    {what}:");
             for line in lines {
                 let _ = writeln!(out, "      {}", Safe::new(&line));
@@ -230,34 +215,6 @@ fn hook_lines(out: &mut String, hooks: &Hooks) {
 }
 
 /// `healthy for 10s, manual`
-/// What the operator has to add to the proxy's own configuration: where, and the lines.
-fn lines_to_add(fleet: &Fleet, proxy: &Proxy) -> Vec<(String, Vec<String>)> {
-    let services = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
-    match &proxy.kind {
-        ProxyKind::Haproxy { dir, .. } => services
-            .map(|s| {
-                let lines = frontend_lines(dir, &fleet.name, &s.name, Extras::of(&s.strategy));
-                let many = if lines.len() == 1 { "line" } else { "lines, in this order," };
-                let what = format!("frontend {many} for {}, to add to haproxy's own configuration", s.name);
-                (what, lines)
-            })
-            .collect(),
-        ProxyKind::Nginx { dir, config, .. } => {
-            let http = vec![nginx::http_line(dir, &fleet.name)];
-            let mut out = vec![(format!("line for the http block of {}", config.display()), http)];
-            out.extend(services.map(|s| {
-                let mut lines = vec![nginx::location_line(dir, &fleet.name, &s.name)];
-                if Extras::of(&s.strategy).sticky {
-                    lines.push(nginx::cookie_line(&fleet.name, &s.name));
-                }
-                (format!("in the location that serves {}, in place of proxy_pass", s.name), lines)
-            }));
-            out
-        }
-        ProxyKind::Edge { .. } => Vec::new(),
-    }
-}
-
 fn all(gates: &[Gate]) -> String {
     gates.iter().map(gate).collect::<Vec<_>>().join(", ")
 }

@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::api::{API_VERSION, Hello};
-use crate::fleet::model::{Fleet, ProxyKind};
+use crate::fleet::model::{EdgeSettings, Fleet, ProxyKind};
 use crate::text::Safe;
 use clock::{Clock, wall_ms};
 use helm::{Helm, Parts};
@@ -222,7 +222,7 @@ async fn leave(pid: Option<u32>, asks: mpsc::Sender<Asked>, tx: mpsc::Sender<Inp
 /// Ends the embedded proxies of a demo, which otherwise outlive the controller.
 async fn stop_edges(fleet: &Fleet, place: &Place) {
     for proxy in fleet.proxies.values() {
-        if let ProxyKind::Edge { listen } = proxy.kind {
+        if let ProxyKind::Edge(EdgeSettings { listen }) = proxy.kind {
             let (dir, program) = (place.dir.clone(), PathBuf::new());
             let (name, nobody) = (proxy.name.clone(), String::new());
             let edge = crate::proxy::edge::Edge::new(name, listen, dir, program, nobody, fleet.name.clone());

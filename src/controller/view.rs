@@ -9,7 +9,7 @@ use crate::api::{
     Snapshot, VerdictView,
 };
 use crate::engine::{Details, Usage};
-use crate::fleet::model::{Engine, Fleet, ProxyKind, Rule, RuleBy, Service};
+use crate::fleet::model::{Engine, Fleet, Rule, RuleBy, Service};
 use crate::fleet::names::{Bp, InstanceId, Millis, RevisionId, ServiceName, Version};
 use crate::rollout::capacity;
 use crate::rollout::decide;
@@ -95,11 +95,7 @@ fn proxies(fleet: &Fleet, obs: &Observed) -> Vec<ProxyView> {
             let seen = obs.proxies.get(&p.name);
             ProxyView {
                 name: Safe::new(p.name.as_str()),
-                kind: match p.kind {
-                    ProxyKind::Haproxy { .. } => "haproxy".into(),
-                    ProxyKind::Nginx { .. } => "nginx".into(),
-                    ProxyKind::Edge { .. } => "edge".into(),
-                },
+                kind: p.kind.as_str().into(),
                 reachable: seen.is_some_and(|s| s.reachable),
                 error: seen.and_then(|s| s.error.clone()),
             }

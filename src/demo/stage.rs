@@ -164,10 +164,11 @@ impl Stage {
     /// # Errors
     /// When it cannot be started.
     pub async fn start_haproxy(&mut self) -> Result<()> {
-        use crate::fleet::model::ProxyKind;
-        use crate::proxy::haproxy::{Extras, frontend_lines};
+        use crate::fleet::model::{HaproxySettings, ProxyKind};
+        use crate::proxy::Extras;
+        use crate::proxy::haproxy::frontend_lines;
         let fleet = &self.loaded.fleet;
-        let Some(ProxyKind::Haproxy { dir, master_socket, .. }) =
+        let Some(ProxyKind::Haproxy(HaproxySettings { dir, master_socket, .. })) =
             fleet.proxies.values().next().map(|p| &p.kind)
         else {
             return Ok(());

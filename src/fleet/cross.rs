@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::ctx::{At, Ctx};
 use super::hosts::Declared;
@@ -137,40 +137,35 @@ fn same_address(a: IpAddr, b: IpAddr) -> bool {
 
 fn edges(proxies: &Declared<ProxyName, Proxy>) -> impl Iterator<Item = (&ProxyName, &Span, SocketAddr)> {
     proxies.items.iter().filter_map(|(name, p)| match &p.value.kind {
-        ProxyKind::Edge { listen } => Some((name, &p.span, *listen)),
-        ProxyKind::Haproxy { .. } | ProxyKind::Nginx { .. } => None,
+        ProxyKind::Edge(edge) => Some((name, &p.span, edge.listen)),
+        _ => None,
     })
 }
 
 fn shared_proxies(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>) {
-    let mut dirs: BTreeMap<&PathBuf, &ProxyName> = BTreeMap::new();
-    let mut logs: BTreeMap<SocketAddr, &ProxyName> = BTreeMap::new();
+    let mut dirs: BTreeMap<&Path, &ProxyName> = BTreeMap::new();
+    let mut taken: Vec<(&'static str, SocketAddr, &ProxyName)> = Vec::new();
     for (name, At { value, span }) in &proxies.items {
-        let (ProxyKind::Haproxy { dir, log, .. } | ProxyKind::Nginx { dir, log, .. }) = &value.kind else {
-            continue;
-        };
-        if let Some(other) = dirs.insert(dir, name) {
+        if let Some(dir) = value.kind.dir()
+            && let Some(other) = dirs.insert(dir, name)
+        {
             let message = format!("proxies '{other}' and '{name}' have the same dir '{}'", dir.display());
             ctx.mismatch(span, &message, "give each its own: Pilothouse writes one configuration into it");
         }
-        if let Some(other) = log.and_then(|l| logs.insert(l, name)) {
-            let message = format!("proxies '{other}' and '{name}' send their log to the same address");
-            ctx.mismatch(span, &message, "give each its own port, so that their lines can be told apart");
-        }
-    }
-    let mut told: BTreeMap<SocketAddr, &ProxyName> = BTreeMap::new();
-    for (name, At { value, span }) in &proxies.items {
-        let ProxyKind::Nginx { status, .. } = &value.kind else { continue };
-        if let Some(other) = told.insert(*status, name) {
-            let message = format!("proxies '{other}' and '{name}' have the same status address {status}");
-            ctx.mismatch(span, &message, "give each its own port: only one server can listen there");
-        }
-    }
-    let edges: Vec<_> = edges(proxies).collect();
-    for (n, (name, span, listen)) in edges.iter().enumerate() {
-        if let Some((other, ..)) = edges.iter().take(n).find(|(_, _, o)| clash(*listen, *o)) {
-            let message = format!("proxies '{other}' and '{name}' both listen on port {}", listen.port());
-            ctx.mismatch(span, &message, "give each its own address or port");
+        for (key, addr) in value.kind.addresses() {
+            // A log is datagrams: it is in the way of no server.
+            let same = |k: &str| k == key || (k != "log" && key != "log");
+            if let Some((_, _, other)) = taken.iter().find(|(k, a, _)| same(k) && clash(*a, addr)) {
+                let message = match key {
+                    "log" => format!("proxies '{other}' and '{name}' send their log to the same address"),
+                    "listen" => {
+                        format!("proxies '{other}' and '{name}' both listen on port {}", addr.port())
+                    }
+                    key => format!("proxies '{other}' and '{name}' have the same {key} address {addr}"),
+                };
+                ctx.mismatch(span, &message, "give each its own address or port");
+            }
+            taken.push((key, addr, name));
         }
     }
 }

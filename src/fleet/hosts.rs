@@ -1,4 +1,4 @@
-//! `[hosts.NAME]` and `[proxies.NAME]`.
+//! `[hosts.NAME]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::ctx::{At, Ctx};
 use super::keys;
-use super::model::{Engine, Host, Proxy, ProxyKind};
-use super::names::{HostName, ProxyName};
+use super::model::{Engine, Host};
+use super::names::HostName;
 use super::problem::Span;
 use super::read::{Section, rename};
 use super::suggest::nearest;
@@ -24,7 +24,7 @@ pub(super) struct Declared<N, T> {
 }
 
 impl<N: Ord, T> Declared<N, T> {
-    fn named(names: Vec<&str>) -> Self {
+    pub(super) fn named(names: Vec<&str>) -> Self {
         Self { items: BTreeMap::new(), names: names.into_iter().map(str::to_owned).collect() }
     }
 
@@ -155,7 +155,7 @@ fn address(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<IpAddr> {
     }
 }
 
-fn socket_fits(ctx: &mut Ctx<'_>, span: &Span, path: &Path) {
+pub(super) fn socket_fits(ctx: &mut Ctx<'_>, span: &Span, path: &Path) {
     let bytes = path.as_os_str().len();
     if bytes > SOCKET_PATH_BYTES {
         let message = format!("the socket's path has {bytes} bytes; the system allows {SOCKET_PATH_BYTES}");
@@ -179,146 +179,6 @@ fn same_place(ctx: &mut Ctx<'_>, hosts: &Declared<HostName, Host>) {
             let message =
                 format!("hosts '{other}' and '{name}' are the same Docker Engine and fail together");
             ctx.warn(&host.span, &message, "declare each engine once");
-        }
-    }
-}
-
-/// Reads all proxies.
-pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<ProxyName, Proxy> {
-    let mut out = Declared::named(top.names_in("proxies"));
-    for (written, section) in top.tables(ctx, "proxies") {
-        let name = name::<ProxyName>(ctx, &written);
-        let kind = proxy_kind(ctx, &section);
-        if let (Some(name), Some(kind)) = (name, kind) {
-            out.items.insert(name.clone(), written.with(Proxy { name, kind }));
-        }
-    }
-    out
-}
-
-fn proxy_kind(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
-    const KINDS: [&str; 3] = ["haproxy", "nginx", "edge"];
-    section.missing(ctx, "type", "type = \"haproxy\" (or \"nginx\" or \"edge\")");
-    let kind = section.text(ctx, "type")?;
-    match kind.value {
-        "haproxy" => haproxy(ctx, section),
-        "nginx" => nginx(ctx, section),
-        "edge" => edge(ctx, section),
-        other => {
-            let fix = match nearest(other, KINDS) {
-                Some(near) => format!("write type = \"{near}\""),
-                None => "this version knows 'haproxy', 'nginx' and 'edge'".to_owned(),
-            };
-            ctx.error(&kind.span, &format!("unknown type of proxy '{other}'"), &fix);
-            None
-        }
-    }
-}
-
-fn haproxy(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
-    section.check_keys(ctx, &keys::HAPROXY);
-    section.missing(ctx, "dir", "dir = \"/etc/haproxy/pilothouse\", a directory that Pilothouse owns");
-    section.missing(
-        ctx,
-        "master_socket",
-        "master_socket = \"/run/haproxy/master.sock\", as given to haproxy -S",
-    );
-    section.missing(ctx, "config", "config = [\"/etc/haproxy/haproxy.cfg\"], your own files");
-    let dir = section.path(ctx, "dir");
-    let master_socket = section.path(ctx, "master_socket");
-    if let Some(socket) = &master_socket {
-        socket_fits(ctx, &socket.span, &socket.value);
-    }
-    let config = section.texts(ctx, "config");
-    if let Some(files) = &config
-        && files.value.is_empty()
-    {
-        let message = format!("'config'{} is empty", section.place());
-        ctx.error(
-            &files.span,
-            &message,
-            "write your own HAProxy files, for example config = [\"/etc/haproxy/haproxy.cfg\"]",
-        );
-    }
-    let binary = section.filled(ctx, "binary");
-    let log = section.has("log").then(|| socket_address(ctx, section, "log"));
-    Some(ProxyKind::Haproxy {
-        dir: dir?.value,
-        master_socket: master_socket?.value,
-        config: config?.value.iter().map(|f| ctx.resolve(f.value)).collect(),
-        binary: binary.map_or_else(|| PathBuf::from("haproxy"), |b| program(ctx, b.value)),
-        log: log.flatten().map(|a| a.value),
-    })
-}
-
-fn nginx(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
-    section.check_keys(ctx, &keys::NGINX);
-    section.missing(ctx, "dir", "dir = \"/etc/nginx/pilothouse\", a directory that Pilothouse owns");
-    section.missing(ctx, "status", "status = \"127.0.0.1:8404\", an address that nothing else uses");
-    let dir = section.path(ctx, "dir");
-    if let Some(dir) = &dir
-        && dir.value.to_string_lossy().contains(|c: char| c.is_whitespace() || "\"'$;{}\\".contains(c))
-    {
-        let message = format!("nginx cannot be told of files in '{}'", dir.value.display());
-        ctx.error(&dir.span, &message, "use a path without spaces, quotes, '$', ';', braces and backslashes");
-    }
-    let path = |ctx: &mut Ctx<'_>, key: &str, usual: &str| {
-        if section.has(key) { section.path(ctx, key).map(|p| p.value) } else { Some(PathBuf::from(usual)) }
-    };
-    let config = path(ctx, "config", "/etc/nginx/nginx.conf");
-    let pid = path(ctx, "pid", "/run/nginx.pid");
-    let binary = section.filled(ctx, "binary");
-    let mut loopback = |key: &str| {
-        let addr = socket_address(ctx, section, key)?;
-        if !addr.value.ip().is_loopback() {
-            let message = format!("'{key}'{} is not on this machine: {}", section.place(), addr.value);
-            ctx.error(&addr.span, &message, "write a loopback address, for example 127.0.0.1:8404");
-        }
-        Some(addr.value)
-    };
-    let status = loopback("status");
-    let log = if section.has("log") { Some(loopback("log")) } else { None };
-    Some(ProxyKind::Nginx {
-        dir: dir?.value,
-        config: config?,
-        pid: pid?,
-        status: status?,
-        binary: binary.map_or_else(|| PathBuf::from("nginx"), |b| program(ctx, b.value)),
-        log: log.flatten(),
-    })
-}
-
-/// A program: a bare name is left for `PATH`, a relative path starts from the file's directory.
-pub(super) fn program(ctx: &Ctx<'_>, written: &str) -> PathBuf {
-    if written.contains('/') { ctx.resolve(written) } else { PathBuf::from(written) }
-}
-
-fn edge(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
-    section.check_keys(ctx, &keys::EDGE);
-    section.missing(ctx, "listen", "listen = \"127.0.0.1:8080\"");
-    Some(ProxyKind::Edge { listen: socket_address(ctx, section, "listen")?.value })
-}
-
-/// `ADDRESS:PORT`, the port not 0.
-fn socket_address(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<At<SocketAddr>> {
-    let text = section.filled(ctx, key)?;
-    let fix = match text.value.strip_prefix(':').or_else(|| text.value.strip_prefix("localhost:")) {
-        Some(port) if port.parse::<u16>().is_ok_and(|p| p > 0) => {
-            format!("write {key} = \"127.0.0.1:{port}\"")
-        }
-        _ => {
-            format!("write an IP address and a port from 1 to 65535, for example {key} = \"127.0.0.1:8080\"")
-        }
-    };
-    match text.value.parse::<SocketAddr>() {
-        Ok(addr) if addr.port() > 0 => Some(text.with(addr)),
-        Ok(_port_zero) => {
-            ctx.error(&text.span, &format!("port 0 is not a port{}", section.place()), &fix);
-            None
-        }
-        Err(_not_an_address) => {
-            ctx.error(&text.span, &format!("'{}' is not an address with a port", text.value), &fix);
-            None
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The keys each table of the fleet file may have. The JSON schema and the reference are tested against these.
 
+use super::proxies;
 use super::strategy::{self, RULE};
 
 /// The keys of one kind of table.
@@ -43,24 +44,6 @@ pub(super) const TOP: Keys = Keys {
 
 pub(super) const HOST: Keys =
     Keys { header: "[hosts.NAME]", schema: "/$defs/host/properties", keys: &["engine", "address", "out"] };
-
-pub(super) const HAPROXY: Keys = Keys {
-    header: "[proxies.NAME] of type haproxy",
-    schema: "/$defs/haproxy/properties",
-    keys: &["type", "dir", "master_socket", "config", "binary", "log"],
-};
-
-pub(super) const NGINX: Keys = Keys {
-    header: "[proxies.NAME] of type nginx",
-    schema: "/$defs/nginx/properties",
-    keys: &["type", "dir", "config", "pid", "status", "binary", "log"],
-};
-
-pub(super) const EDGE: Keys = Keys {
-    header: "[proxies.NAME] of type edge",
-    schema: "/$defs/edge/properties",
-    keys: &["type", "listen"],
-};
 
 pub(super) const SERVICE: Keys = Keys {
     header: "[services.NAME]",
@@ -135,9 +118,9 @@ pub(super) const ANALYSIS: Keys = Keys {
 
 /// Every kind of table.
 pub fn all() -> impl Iterator<Item = &'static Keys> {
-    const FIXED: &[Keys] =
-        &[TOP, HOST, HAPROXY, NGINX, EDGE, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, RULE];
-    FIXED.iter().chain(strategy::KINDS.iter().flat_map(|k| k.tables.iter()))
+    const FIXED: &[Keys] = &[TOP, HOST, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, RULE];
+    let proxies = proxies::KINDS.iter().map(|k| &k.keys);
+    FIXED.iter().chain(proxies).chain(strategy::KINDS.iter().flat_map(|k| k.tables.iter()))
 }
 
 /// The tables that have `key`, for one who wrote it into another.

@@ -12,6 +12,7 @@ mod machine;
 pub mod model;
 pub mod names;
 pub mod problem;
+mod proxies;
 mod read;
 mod service;
 mod strategy;
@@ -141,7 +142,7 @@ pub fn parse_on(text: &str, file: &Path, machine: &Machine) -> Result<Loaded, Pr
     let require_serve = top.flag(&mut ctx, "require_serve").is_some_and(|r| r.value);
 
     let hosts = hosts::read_hosts(&mut ctx, &top);
-    let proxies = hosts::read_proxies(&mut ctx, &top);
+    let proxies = proxies::read_proxies(&mut ctx, &top);
     let services = service::read_all(&mut ctx, &top, &hosts, &proxies);
     if !top.has("services") && ctx.syntax_is_sound() {
         ctx.warn_unseen(&top.span, "the fleet has no services", "add a [services.NAME] table");

@@ -3,14 +3,17 @@
 //! It is journalled when a verb uses it, so it holds no secret: values from `env_file` are read at start of an
 //! instance and never stored, only named and hashed.
 
+mod proxy;
+
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, Version};
 use crate::analysis::Rate;
+pub use proxy::{EdgeSettings, HaproxySettings, NginxSettings, Proxy, ProxyKind};
 
 /// Everything declared in one `fleet.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,54 +76,6 @@ pub enum Engine {
     Process {
         /// Where instance directories are kept; `None` for `STATE_DIR/hosts/HOST`.
         dir: Option<PathBuf>,
-    },
-}
-
-/// A proxy that moves the traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Proxy {
-    /// Name of the proxy.
-    pub name: ProxyName,
-    /// Which kind, and how it is reached.
-    pub kind: ProxyKind,
-}
-
-/// The kinds of proxies and their settings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "type")]
-pub enum ProxyKind {
-    /// A HAProxy in master-worker mode on this machine, 2.4 or newer.
-    Haproxy {
-        /// Directory that Pilothouse owns: `FLEET.cfg` (loaded as one more `-f`) and one map per service.
-        dir: PathBuf,
-        /// The master's socket (`-S`), through which every worker is reached.
-        master_socket: PathBuf,
-        /// The operator's own configuration files, given to `haproxy -c` before ours.
-        config: Vec<PathBuf>,
-        /// The binary used for `haproxy -c`.
-        binary: PathBuf,
-        /// Where the operator's frontend sends its log lines, for latency percentiles; optional.
-        log: Option<SocketAddr>,
-    },
-    /// An open-source nginx on this machine, 1.11 or newer.
-    Nginx {
-        /// Directory that Pilothouse owns: `FLEET.conf` for the `http` block, `FLEET_SERVICE.location` for a location.
-        dir: PathBuf,
-        /// The operator's own configuration file.
-        config: PathBuf,
-        /// The file in which nginx's master leaves its process id.
-        pid: PathBuf,
-        /// A free address on loopback, at which nginx tells what it has loaded.
-        status: SocketAddr,
-        /// The binary used for `nginx -T`.
-        binary: PathBuf,
-        /// Where nginx sends its log lines, for numbers per version; optional.
-        log: Option<SocketAddr>,
-    },
-    /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
-    Edge {
-        /// Address it serves on.
-        listen: SocketAddr,
     },
 }
 

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::fleet::model::{self, ProxyKind, Rule};
+use crate::fleet::model::{self, Choose, Fleet, ProxyKind, Rule, Strategy};
 use crate::fleet::names::{FleetName, InstanceId, ServiceName};
 use crate::rollout::world::{Route, RouteReadback};
 use crate::text::Safe;
@@ -81,6 +81,32 @@ pub trait Proxy: Send + Sync {
     fn by_hand(&self, route: &Route) -> String;
 }
 
+/// What a service needs of its proxies beyond shares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extras {
+    /// Rules: headers and cookies that choose.
+    pub rules: bool,
+    /// Visitors that keep their place.
+    pub sticky: bool,
+}
+
+impl Extras {
+    /// Everything there is.
+    pub const ALL: Self = Self { rules: true, sticky: true };
+
+    /// What a strategy needs.
+    #[must_use]
+    pub fn of(strategy: &Strategy) -> Self {
+        match strategy {
+            Strategy::InPlace { .. } | Strategy::Rolling { .. } => Self::default(),
+            Strategy::BlueGreen { preview, .. } => Self { rules: preview.is_some(), sticky: false },
+            Strategy::Canary { sticky, tester, .. } => Self { rules: tester.is_some(), sticky: *sticky },
+            Strategy::Ab { choose: Choose::Rule(_), .. } => Self { rules: true, sticky: false },
+            Strategy::Ab { choose: Choose::Share(_), .. } => Self { rules: false, sticky: true },
+        }
+    }
+}
+
 /// Longest wait for a proxy's own check of its configuration.
 const CHECK_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -115,32 +141,35 @@ pub fn open(
     state_dir: &Path,
     program: &Path,
 ) -> Arc<dyn Proxy> {
-    let (name, owner) = (proxy.name.clone(), owner.to_owned());
+    let (name, fleet, owner) = (proxy.name.clone(), fleet.clone(), owner.to_owned());
     match &proxy.kind {
-        ProxyKind::Haproxy { dir, master_socket, config, binary, log } => {
-            let settings = haproxy::Settings {
-                dir: dir.clone(),
-                master_socket: master_socket.clone(),
-                config: config.clone(),
-                binary: binary.clone(),
-                log: *log,
-            };
-            Arc::new(haproxy::Haproxy::new(name, settings, fleet.clone(), owner))
-        }
-        ProxyKind::Nginx { dir, config, pid, status, binary, log } => {
-            let settings = nginx::Settings {
-                dir: dir.clone(),
-                config: config.clone(),
-                pid: pid.clone(),
-                status: *status,
-                binary: binary.clone(),
-                log: *log,
-            };
-            Arc::new(nginx::Nginx::new(name, settings, fleet.clone(), owner))
-        }
-        ProxyKind::Edge { listen } => {
+        ProxyKind::Haproxy(s) => Arc::new(haproxy::Haproxy::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Edge(s) => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());
-            Arc::new(edge::Edge::new(name, *listen, dir, program, owner, fleet.clone()))
+            Arc::new(edge::Edge::new(name, s.listen, dir, program, owner, fleet))
         }
+    }
+}
+
+/// What a proxy is, for people: `haproxy at /run/haproxy/master.sock, owns /etc/haproxy/pilothouse/shop.cfg`.
+#[must_use]
+pub fn describe(fleet: &FleetName, proxy: &model::Proxy) -> String {
+    match &proxy.kind {
+        ProxyKind::Haproxy(s) => haproxy::describe(s, fleet),
+        ProxyKind::Nginx(s) => nginx::describe(s),
+        ProxyKind::Edge(s) => format!("edge on {}", s.listen),
+    }
+}
+
+/// What the operator has to add to the proxy's own configuration: where, and the lines.
+#[must_use]
+pub fn lines_to_add(fleet: &Fleet, proxy: &model::Proxy) -> Vec<(String, Vec<String>)> {
+    let behind = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
+    let services: Vec<(&ServiceName, Extras)> = behind.map(|s| (&s.name, Extras::of(&s.strategy))).collect();
+    match &proxy.kind {
+        ProxyKind::Haproxy(s) => haproxy::lines_to_add(s, &fleet.name, &services),
+        ProxyKind::Nginx(s) => nginx::lines_to_add(s, &fleet.name, &services),
+        ProxyKind::Edge(_) => Vec::new(),
     }
 }

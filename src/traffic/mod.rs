@@ -1,6 +1,7 @@
 //! Traffic numbers: counters and latency histograms that proxies fill and the cockpit shows.
 
 pub mod haproxy_log;
+pub mod log_file;
 pub mod log_socket;
 pub mod nginx_log;
 

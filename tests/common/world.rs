@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use pilothouse::proxy::haproxy::{Extras, frontend_lines};
+use pilothouse::proxy::Extras;
+use pilothouse::proxy::haproxy::frontend_lines;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -8,10 +8,9 @@ use pilothouse::rollout::world::Slot;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use crate::servers::edge::edge_in;
 use crate::suite;
-use crate::support::{
-    Backend, Frozen, Harness, Kind, Load, bp, client, edge_in, free_addr, get, requests, route,
-};
+use crate::support::{Backend, Frozen, Harness, Load, bp, client, free_addr, get, requests, route};
 use crate::visitors::{self, with_rules};
 
 conforms!(
@@ -40,10 +39,8 @@ conforms!(
     rules_and_places_survive
 );
 
-fn pid_of(h: &Harness) -> impl Future<Output = u32> {
-    let Kind::Edge(edge) = &h.kind else { panic!("not an edge") };
-    let edge = std::sync::Arc::clone(edge);
-    async move { edge.pid().await.unwrap() }
+async fn pid_of(h: &Harness) -> u32 {
+    edge_in(h.path(), h.listen, crate::support::OWNER).pid().await.unwrap()
 }
 
 /// A second driver finds the running process instead of starting another, and a foreign one may not touch it.
@@ -182,8 +179,7 @@ async fn a_stop_loses_nothing_in_flight() {
     while h.read().await.in_flight(&a.id) == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let Kind::Edge(edge) = &h.kind else { panic!("not an edge") };
-    edge.stop().await.unwrap();
+    edge_in(h.path(), h.listen, crate::support::OWNER).stop().await.unwrap();
     assert_eq!(slow.await.unwrap().unwrap(), a.id.to_string());
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pilothouse::fleet::model::Probe;
 use pilothouse::fleet::names::{Bp, Millis};
-use pilothouse::proxy::haproxy::{Extras, Haproxy, Settings, frontend_lines};
+use pilothouse::proxy::Extras;
+use pilothouse::proxy::haproxy::{Haproxy, Settings, frontend_lines};
 use pilothouse::proxy::{Direction, Proxy as _, ProxyError};
 use pilothouse::rollout::world::Slot;
 

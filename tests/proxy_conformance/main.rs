@@ -20,6 +20,7 @@ mod haproxy;
 mod nginx;
 #[path = "../common/require.rs"]
 mod require;
+mod servers;
 mod suite;
 mod support;
 mod visitors;

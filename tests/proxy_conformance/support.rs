@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Full};
 use hyper::service::service_fn;
@@ -17,9 +18,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pilothouse::fleet::model::{HealthCheck, Probe};
 use pilothouse::fleet::names::{Bp, FleetName, InstanceId, Millis, RevisionId, ServiceName};
-use pilothouse::proxy::edge::Edge;
-use pilothouse::proxy::haproxy::{Extras, Haproxy, Settings, ensure_files, frontend_lines};
-use pilothouse::proxy::nginx::{self, Nginx};
 use pilothouse::proxy::{Direction, Proxy, ProxyError};
 use pilothouse::rollout::world::{
     EndpointState, Route, RouteEndpoint, RouteReadback, Slot, SlotRoute, Slots,
@@ -167,108 +165,54 @@ pub struct Harness {
     pub listen: SocketAddr,
     pub proxy: Arc<dyn Proxy>,
     pub dir: tempfile::TempDir,
-    pub kind: Kind,
+    pub server: Box<dyn Server>,
 }
 
-pub enum Kind {
-    Haproxy { binary: PathBuf, child: Option<Child> },
-    Nginx { binary: PathBuf, child: Option<Child> },
-    Edge(Arc<Edge>),
+/// The real server behind a harness: one file in `servers/` for each.
+#[async_trait]
+pub trait Server: Send + Sync {
+    /// Starts it, with the operator's own configuration in `dir`; it may take a moment until it takes connections.
+    async fn start(&mut self, dir: &Path);
+
+    /// Ends it, and returns when it has ended.
+    fn stop(&mut self, dir: &Path);
+
+    /// A reload by somebody else, until it is in force.
+    async fn reload(&self, h: &Harness);
+
+    /// Whether its reloads close connections that are kept alive.
+    fn closes_connections(&self) -> bool {
+        false
+    }
+
+    /// Whether it looks at every header of a name, and not at the first only.
+    fn sees_repeated_headers(&self) -> bool {
+        true
+    }
+
+    /// Whether shares are thrown with dice; otherwise they are spread evenly.
+    fn throws_dice(&self) -> bool {
+        true
+    }
 }
 
 impl Harness {
-    /// A running HAProxy with an operator's own configuration; `None` (said loudly) when it is not installed.
-    pub async fn haproxy() -> Option<Self> {
-        Self::haproxy_with(Extras::ALL).await
-    }
-
-    /// One whose operator added only these lines.
-    pub async fn haproxy_with(extras: Extras) -> Option<Self> {
-        Self::haproxy_of(extras, "").await
-    }
-
-    /// One whose operator has more lines in their `defaults`.
-    pub async fn haproxy_of(extras: Extras, defaults: &str) -> Option<Self> {
-        let binary = crate::require::program("haproxy")?;
+    /// A proxy with an operator's own configuration, in a directory that its workers may look into.
+    pub fn directory() -> tempfile::TempDir {
         let dir = tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").unwrap();
-        let fleet: FleetName = "shop".parse().unwrap();
-        let listen = free_addr();
-        let own = dir.path().join("own");
-        ensure_files(&own, &fleet, OWNER, &[service()]).unwrap();
-        let log = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let text = format!(
-            "defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 10s\n    \
-             timeout http-keep-alive 10s\n{defaults}frontend fe\n    bind {listen}\n    option idle-close-on-response\n    \
-             log {log} format raw local0\n    log-format {}\n    {}\n",
-            pilothouse::traffic::haproxy_log::LOG_FORMAT,
-            frontend_lines(&own, &fleet, &service(), extras).join("\n    ")
-        );
-        std::fs::write(dir.path().join("op.cfg"), text).unwrap();
-        let settings = Settings {
-            dir: own,
-            master_socket: dir.path().join("m.sock"),
-            config: vec![dir.path().join("op.cfg")],
-            binary: binary.clone(),
-            log: Some(log),
-        };
-        let proxy = Arc::new(Haproxy::new("edge-lb".parse().unwrap(), settings, fleet.clone(), OWNER.into()));
-        let mut h = Self { fleet, listen, proxy, dir, kind: Kind::Haproxy { binary, child: None } };
-        h.start().await;
-        Some(h)
-    }
-
-    /// A running nginx with an operator's own configuration; `None` (said loudly) when it is not installed.
-    pub async fn nginx() -> Option<Self> {
-        Self::nginx_of(true, "client_header_timeout 2s;").await
-    }
-
-    /// One whose operator may have left out the line for visitors' places, and has more lines in the `http` block.
-    pub async fn nginx_of(cookie: bool, http: &str) -> Option<Self> {
-        let binary = crate::require::program("nginx")?;
-        let dir = tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").unwrap();
-        // The workers run as another user.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let fleet: FleetName = "shop".parse().unwrap();
-        let (listen, at) = (free_addr(), dir.path().display());
-        let log = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let settings = nginx::Settings {
-            dir: dir.path().join("own"),
-            config: dir.path().join("op.conf"),
-            pid: dir.path().join("nginx.pid"),
-            status: free_addr(),
-            binary: binary.clone(),
-            log: Some(log),
-        };
-        let cookie = if cookie { nginx::cookie_line(&fleet, &service()) } else { String::new() };
-        let text = format!(
-            "daemon off;\npid {at}/nginx.pid;\nerror_log {at}/nginx.log notice;\nworker_processes 2;\nevents {{}}\n\
-             http {{\n    {}\n    {http}\n    map $http_upgrade $op_connection {{ default upgrade; \"\" close; }}\n    \
-             server {{\n        listen {listen};\n        location / {{\n            {}\n            {cookie}\n            \
-             proxy_http_version 1.1;\n            proxy_set_header Upgrade $http_upgrade;\n            \
-             proxy_set_header Connection $op_connection;\n        }}\n    }}\n}}\n",
-            nginx::http_line(&settings.dir, &fleet),
-            nginx::location_line(&settings.dir, &fleet, &service()),
-        );
-        std::fs::write(&settings.config, text).unwrap();
-        let proxy = Arc::new(Nginx::new("front".parse().unwrap(), settings, fleet.clone(), OWNER.into()));
-        proxy.prepare(&[service()]).unwrap();
-        let mut h = Self { fleet, listen, proxy, dir, kind: Kind::Nginx { binary, child: None } };
-        h.start().await;
-        Some(h)
+        dir
     }
 
-    /// A running edge, started by its driver.
-    pub async fn edge() -> Self {
-        let dir = tempfile::Builder::new().prefix("ph").tempdir_in("/tmp").unwrap();
-        let listen = free_addr();
-        let edge = Arc::new(edge_in(dir.path(), listen, OWNER));
-        let mut h = Self {
-            fleet: "shop".parse().unwrap(),
-            listen,
-            proxy: Arc::clone(&edge) as Arc<dyn Proxy>,
-            dir,
-            kind: Kind::Edge(edge),
-        };
+    /// Of fleet `shop`; started.
+    pub async fn of(
+        dir: tempfile::TempDir,
+        listen: SocketAddr,
+        proxy: Arc<dyn Proxy>,
+        server: impl Server + 'static,
+    ) -> Self {
+        let fleet = "shop".parse().unwrap();
+        let mut h = Self { fleet, listen, proxy, dir, server: Box::new(server) };
         h.start().await;
         h
     }
@@ -277,68 +221,23 @@ impl Harness {
         self.dir.path()
     }
 
-    pub fn cfg(&self) -> PathBuf {
-        self.path().join("own/shop.cfg")
-    }
-
-    pub fn master(&self) -> PathBuf {
-        self.path().join("m.sock")
-    }
-
     /// Starts the proxy and waits until it takes connections.
     pub async fn start(&mut self) {
-        let dir = self.dir.path().to_owned();
-        match &mut self.kind {
-            Kind::Haproxy { binary, child } => {
-                let log = std::fs::File::create(dir.join("haproxy.log")).unwrap();
-                let mut command = Command::new(binary);
-                command.args(["-W", "-db", "-S"]).arg(dir.join("m.sock"));
-                command.arg("-f").arg(dir.join("op.cfg")).arg("-f").arg(dir.join("own/shop.cfg"));
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-                *child = Some(command.spawn().unwrap());
-            }
-            Kind::Nginx { binary, child } => {
-                let mut command = Command::new(binary);
-                command.arg("-c").arg(dir.join("op.conf"));
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-                *child = Some(command.spawn().unwrap());
-            }
-            Kind::Edge(edge) => {
-                edge.read_back().await.unwrap();
-            }
-        }
+        self.server.start(self.dir.path()).await;
         for _ in 0..500 {
             if TcpStream::connect(self.listen).await.is_ok() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        panic!(
-            "the proxy does not listen: {:?}",
-            ["haproxy.log", "nginx.log"].map(|l| std::fs::read_to_string(dir.join(l)))
-        );
+        let logs = std::fs::read_dir(self.path()).unwrap().flatten().map(|e| e.path());
+        let logs = logs.filter(|p| p.extension().is_some_and(|e| e == "log"));
+        panic!("the proxy does not listen: {:?}", logs.map(std::fs::read_to_string).collect::<Vec<_>>());
     }
 
     /// Ends the proxy.
     pub fn stop(&mut self) {
-        match &mut self.kind {
-            Kind::Haproxy { child, .. } | Kind::Nginx { child, .. } => {
-                if let Some(mut c) = child.take() {
-                    let pid = rustix::process::Pid::from_child(&c);
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-                    let _ = c.wait();
-                }
-            }
-            Kind::Edge(_) => {
-                // It is no child of ours: end it by the pid it left, and wait until it lets go of its lock.
-                let lock = std::fs::File::open(self.dir.path().join("front.lock"));
-                let pid = pid_behind(&self.dir.path().join("front.sock"));
-                if let (Ok(lock), Some(pid)) = (lock, pid) {
-                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-                    let _ = lock.lock();
-                }
-            }
-        }
+        self.server.stop(self.dir.path());
     }
 
     pub async fn restart(&mut self) {
@@ -348,38 +247,7 @@ impl Harness {
 
     /// A reload by somebody else.
     pub async fn reload(&self) {
-        if let Kind::Nginx { child: Some(master), .. } = &self.kind {
-            let pids = |back: &RouteReadback| -> Vec<String> {
-                back.workers.iter().flat_map(|w| w.worker.split(' ').map(str::to_owned)).collect()
-            };
-            let before = pids(&self.read().await);
-            let pid = rustix::process::Pid::from_child(master);
-            rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
-            let end = Instant::now() + Duration::from_secs(20);
-            loop {
-                assert!(Instant::now() < end, "no new worker");
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let now = self.proxy.read_back().await.ok().and_then(|mut all| all.remove(&service()));
-                if now.is_some_and(|now| pids(&now).iter().all(|pid| !before.contains(pid))) {
-                    break;
-                }
-            }
-            return;
-        }
-        let before = self.master_says("show proc").await;
-        let _ = self.master_says("reload").await;
-        let end = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let now = self.master_says("show proc").await;
-            let worker = |t: &str| {
-                t.split_once("# workers\n").map(|(_, w)| w.split_whitespace().next().map(str::to_owned))
-            };
-            if worker(&now).is_some() && worker(&now) != worker(&before) {
-                return;
-            }
-        }
-        panic!("no new worker");
+        self.server.reload(self).await;
     }
 
     /// Waits until nothing is in flight to a backend any more.
@@ -394,34 +262,23 @@ impl Harness {
     /// The same, where what was sent before may still be followed by more: an old worker of nginx serves connections that
     /// were opened before it was told to end and not used yet.
     pub async fn is_drained(&self, backend: &Backend) {
-        if matches!(self.kind, Kind::Nginx { .. }) {
+        if self.server.closes_connections() {
             self.is_free(backend).await;
         }
     }
 
-    /// Asserts that no request failed. A reload of nginx closes connections that are kept alive, and a request that is
-    /// on its way at that moment gets no answer: at most one for each of `connections` that reloads closed, and nothing
-    /// else, is said and let pass there.
+    /// Asserts that no request failed. Where a reload closes connections that are kept alive, a request that is on its way at
+    /// that moment gets no answer: at most one for each of `connections` that reloads closed, and nothing else, is said
+    /// and let pass there.
     pub fn lost_nothing(&self, done: u64, failed: &[String], connections: usize) {
         let closed = |why: &&String| why.contains("IncompleteMessage") || why.contains("ConnectionReset");
         let closed = failed.iter().filter(closed).count();
-        match self.kind {
-            Kind::Nginx { .. } if closed == failed.len() => {
-                eprintln!("MEASURED reloads of nginx: {closed} of {done} requests met a closed connection");
-                assert!(closed <= connections, "{closed} of {done}");
-            }
-            _ => assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first()),
+        if self.server.closes_connections() && closed == failed.len() {
+            eprintln!("MEASURED reloads: {closed} of {done} requests met a closed connection");
+            assert!(closed <= connections, "{closed} of {done}");
+        } else {
+            assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first());
         }
-    }
-
-    pub async fn master_says(&self, command: &str) -> String {
-        let mut text = String::new();
-        if let Ok(mut s) = tokio::net::UnixStream::connect(self.master()).await {
-            s.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-            s.shutdown().await.unwrap();
-            let _ = s.read_to_string(&mut text).await;
-        }
-        text
     }
 
     pub async fn up(&self, route: &Route) {
@@ -450,17 +307,18 @@ impl Drop for Harness {
     }
 }
 
-/// A driver of an edge named `front`.
-pub fn edge_in(dir: &Path, listen: SocketAddr, owner: &str) -> Edge {
-    let program = env!("CARGO_BIN_EXE_pilothouse").into();
-    let fleet = "shop".parse().unwrap();
-    Edge::new("front".parse().unwrap(), listen, dir.to_owned(), program, owner.to_owned(), fleet)
+/// A child process that is told to end when it is stopped.
+pub fn end(child: &mut Option<Child>) {
+    if let Some(mut c) = child.take() {
+        let pid = rustix::process::Pid::from_child(&c);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = c.wait();
+    }
 }
 
-/// The process that listens on a Unix socket, as the kernel says.
-fn pid_behind(socket: &Path) -> Option<rustix::process::Pid> {
-    let stream = std::os::unix::net::UnixStream::connect(socket).ok()?;
-    Some(rustix::net::sockopt::socket_peercred(&stream).ok()?.pid)
+/// A loopback port for log lines that was free a moment ago.
+pub fn free_log() -> SocketAddr {
+    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A client with keep-alive.

@@ -2,8 +2,8 @@
 
 use super::exclusive;
 use crate::fleet::ctx::{At, Ctx};
-use crate::fleet::hosts::program;
 use crate::fleet::model::{Pull, Run};
+use crate::fleet::proxies::program;
 use crate::fleet::read::Section;
 use crate::fleet::suggest::nearest;
 

@@ -23,7 +23,7 @@ use sha2::{Digest as _, Sha256};
 use super::{lines, rules};
 use crate::fleet::model::{HealthCheck, Probe, Rule};
 use crate::fleet::names::{FleetName, ServiceName};
-use crate::proxy::files;
+use crate::proxy::{Extras, files};
 use crate::rollout::world::{EndpointState, Route, RouteEndpoint, Slot};
 use crate::text::hex;
 
@@ -210,7 +210,7 @@ pub(super) fn render(routes: &[Route], fleet: &FleetName, owner: &str, log: Opti
          # line that begins with use_backend %[rand; the others, above it, only for rules (map_reg) and sticky places:\n",
     );
     for route in routes {
-        for line in lines::frontend_lines(Path::new("DIR"), fleet, &route.service, lines::Extras::ALL) {
+        for line in lines::frontend_lines(Path::new("DIR"), fleet, &route.service, Extras::ALL) {
             let _ = writeln!(text, "#   {line}");
         }
     }

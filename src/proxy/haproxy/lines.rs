@@ -8,41 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::config::{self, DICE, Place};
-use crate::fleet::model::{Choose, Strategy};
 use crate::fleet::names::{FleetName, ServiceName};
-use crate::proxy::place_cookie;
+use crate::proxy::{Extras, place_cookie};
 
 /// The key of a service's switch for sticky places: there while they are on.
 pub(super) const ON: &str = "on";
 
 /// Holds the place that a new visitor was given, until the answer tells them.
 pub(super) const PLACE: &str = "txn.ph_place";
-
-/// What a service needs of its frontend beyond shares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extras {
-    /// Rules: headers and cookies that choose.
-    pub rules: bool,
-    /// Visitors that keep their place.
-    pub sticky: bool,
-}
-
-impl Extras {
-    /// Everything there is.
-    pub const ALL: Self = Self { rules: true, sticky: true };
-
-    /// What a strategy needs.
-    #[must_use]
-    pub fn of(strategy: &Strategy) -> Self {
-        match strategy {
-            Strategy::InPlace { .. } | Strategy::Rolling { .. } => Self::default(),
-            Strategy::BlueGreen { preview, .. } => Self { rules: preview.is_some(), sticky: false },
-            Strategy::Canary { sticky, tester, .. } => Self { rules: tester.is_some(), sticky: *sticky },
-            Strategy::Ab { choose: Choose::Rule(_), .. } => Self { rules: true, sticky: false },
-            Strategy::Ab { choose: Choose::Share(_), .. } => Self { rules: false, sticky: true },
-        }
-    }
-}
 
 /// The line per service that every frontend needs.
 #[must_use]

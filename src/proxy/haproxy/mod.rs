@@ -20,7 +20,6 @@ mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -32,10 +31,11 @@ use self::cli::Master;
 use self::config::{Pairs, Rendered};
 use self::counters::Accumulator;
 use self::lines::Lines;
-pub use self::lines::{Extras, frontend_line, frontend_lines};
+pub use self::lines::{frontend_line, frontend_lines};
 use self::parse::Proc;
 use self::worker::{Service, Worker};
-use super::{Direction, Proxy, ProxyError, files};
+use super::{Direction, Extras, Proxy, ProxyError, files};
+pub use crate::fleet::model::HaproxySettings as Settings;
 use crate::fleet::model::Rule;
 use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot};
@@ -51,21 +51,6 @@ const MODE: u32 = 0o644;
 
 /// The worker that takes connections, whatever its process id.
 const CURRENT: &str = "@1";
-
-/// How one HAProxy is reached; the fields of [`crate::fleet::model::ProxyKind::Haproxy`].
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Directory that Pilothouse owns.
-    pub dir: PathBuf,
-    /// The master's socket (`-S`).
-    pub master_socket: PathBuf,
-    /// The operator's own configuration files, given to `haproxy -c` before ours.
-    pub config: Vec<PathBuf>,
-    /// The binary used for `haproxy -c`.
-    pub binary: PathBuf,
-    /// Where the operator's frontend sends its log lines.
-    pub log: Option<SocketAddr>,
-}
 
 /// Makes the files that HAProxy needs to start before Pilothouse ever set a route: the maps of each service, and an
 /// empty configuration. Existing files stay as they are.
@@ -86,6 +71,23 @@ pub fn ensure_files(dir: &Path, fleet: &FleetName, owner: &str, services: &[Serv
     }
     // Last: whoever waits for it before they start HAProxy finds the maps as well.
     make(config::cfg_path(dir, fleet), &config::render(&[], fleet, owner, None).text)
+}
+
+pub(super) fn describe(s: &Settings, fleet: &FleetName) -> String {
+    format!("haproxy at {}, owns {}", s.master_socket.display(), config::cfg_path(&s.dir, fleet).display())
+}
+
+pub(super) fn lines_to_add(
+    s: &Settings,
+    fleet: &FleetName,
+    services: &[(&ServiceName, Extras)],
+) -> Vec<(String, Vec<String>)> {
+    let of = |(service, extras): &(&ServiceName, Extras)| {
+        let lines = frontend_lines(&s.dir, fleet, service, *extras);
+        let many = if lines.len() == 1 { "line" } else { "lines, in this order," };
+        (format!("frontend {many} for {service}, to add to haproxy's own configuration"), lines)
+    };
+    services.iter().map(of).collect()
 }
 
 /// The driver.

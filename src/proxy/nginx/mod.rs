@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ use async_trait::async_trait;
 pub use self::config::{cookie_line, http_line, location_line};
 use self::process::Worker;
 use self::shares::Shares;
-use super::{Direction, Proxy, ProxyError, files};
+use super::{Direction, Extras, Proxy, ProxyError, files};
+pub use crate::fleet::model::NginxSettings as Settings;
 use crate::fleet::model::{HealthCheck, Probe, Rule};
 use crate::fleet::names::{Bp, FleetName, InstanceId, Millis, ProxyName, ServiceName};
 use crate::rollout::world::{
@@ -52,21 +53,25 @@ const REMEMBERED: usize = 64;
 /// Workers of one reload are started within so many ticks (10 ms) of each other.
 const TOGETHER: u64 = 5;
 
-/// How one nginx is reached; the fields of [`crate::fleet::model::ProxyKind::Nginx`].
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Directory that Pilothouse owns.
-    pub dir: PathBuf,
-    /// The operator's own configuration file (`nginx -c`).
-    pub config: PathBuf,
-    /// The file in which nginx's master leaves its process id.
-    pub pid: PathBuf,
-    /// A free address on loopback, at which nginx says what it has loaded.
-    pub status: SocketAddr,
-    /// The program, for `nginx -T`.
-    pub binary: PathBuf,
-    /// Where nginx sends its log lines, for numbers per version.
-    pub log: Option<SocketAddr>,
+pub(super) fn describe(s: &Settings) -> String {
+    format!("nginx, told of by {}, owns {}", s.status, s.dir.display())
+}
+
+pub(super) fn lines_to_add(
+    s: &Settings,
+    fleet: &FleetName,
+    services: &[(&ServiceName, Extras)],
+) -> Vec<(String, Vec<String>)> {
+    let http = format!("line for the http block of {}", s.config.display());
+    let mut out = vec![(http, vec![http_line(&s.dir, fleet)])];
+    out.extend(services.iter().map(|(service, extras)| {
+        let mut lines = vec![location_line(&s.dir, fleet, service)];
+        if extras.sticky {
+            lines.push(cookie_line(fleet, service));
+        }
+        (format!("in the location that serves {service}, in place of proxy_pass"), lines)
+    }));
+    out
 }
 
 /// The driver.

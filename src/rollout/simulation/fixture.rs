@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Process, Sim};
 use crate::fleet::model::{
-    Address, Drain, Engine, Fleet, Gate, HealthCheck, Host, Probe, Proxy, ProxyKind, Run, Service, Step,
-    Strategy,
+    Address, Drain, EdgeSettings, Engine, Fleet, Gate, HealthCheck, Host, Probe, Proxy, ProxyKind, Run,
+    Service, Step, Strategy,
 };
 use crate::fleet::names::InstanceId;
 use crate::fleet::names::{Bp, HostName, Millis, ProxyName, RevisionId, ServiceName};
@@ -84,7 +84,7 @@ pub(crate) fn fleet_of(hosts: &[HostName], proxies: &[ProxyName], services: Vec<
     };
     let proxy = |name: &ProxyName| {
         let listen = "127.0.0.1:80".parse().unwrap();
-        (name.clone(), Proxy { name: name.clone(), kind: ProxyKind::Edge { listen } })
+        (name.clone(), Proxy { name: name.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }) })
     };
     Fleet {
         name: "shop".parse().unwrap(),

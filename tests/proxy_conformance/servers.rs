@@ -1,0 +1,5 @@
+//! The real servers, one file each.
+
+pub mod edge;
+pub mod haproxy;
+pub mod nginx;
