@@ -259,6 +259,15 @@ impl Helm {
         }
     }
 
+    /// What a rollout counts begins with it: of the instances that were removed before nobody asks any more.
+    fn forget_counters(&mut self, service: &ServiceName) {
+        let Some(s) = self.state.services.get(service) else { return };
+        let gone = |id: &InstanceId| s.removed.contains(id) && !s.instances.contains_key(id);
+        self.numbers.forget(&gone);
+        let proxies = self.state.fleet.iter().flat_map(|f| f.proxies.values());
+        proxies.for_each(|p| self.hands.proxy(p).forget(&gone));
+    }
+
     /// What the proxies counted for the rollout that has just ended.
     fn counted(&self, service: &ServiceName) -> Option<Fact> {
         let r = self.state.services.get(service)?.rollout.as_ref()?;

@@ -64,6 +64,14 @@ impl Numbers {
         };
     }
 
+    /// Forgets instances that nobody asks for any more.
+    pub fn forget(&mut self, gone: &dyn Fn(&InstanceId) -> bool) {
+        let samples = self.samples.iter_mut().map(|(_, sample)| sample);
+        for counters in self.last.values_mut().chain(samples).chain(self.marks.values_mut()) {
+            counters.retain(|id, _| !gone(id));
+        }
+    }
+
     /// What a revision's instances did since the mark, also those that are gone; `None` when nobody counts, or nobody
     /// did when the rollout began.
     #[must_use]

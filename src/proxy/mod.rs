@@ -69,8 +69,11 @@ pub trait Proxy: Send + Sync {
     async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError>;
 
     /// Requests, errors and latency per instance since some fixed moment in the past. Never goes backwards for the
-    /// life of the driver, also over reloads and restarts of the proxy.
+    /// life of the driver, also over reloads and restarts of the proxy, until [`Proxy::forget`].
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError>;
+
+    /// Nobody asks for the counters of these instances any more: they may be forgotten.
+    fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool);
 
     /// Something that costs information but no safety (no latency percentiles, say), for people.
     fn warning(&self) -> Option<Safe> {

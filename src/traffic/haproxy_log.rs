@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Counters;
 use super::log_socket::{Lines, LogSocket};
+use crate::fleet::names::InstanceId;
 
 /// What the operator's frontend has after `log-format`.
 pub const LOG_FORMAT: &str = "\"ph %b/%s %ST %Ta %rc %ts %ci\"";
@@ -96,6 +97,11 @@ impl LogListener {
             out.entry(server.clone()).or_default().add(counted);
         }
         out
+    }
+
+    /// Forgets instances that nobody asks for any more.
+    pub fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
+        self.0.seen().counted.retain(|(_, server), _| !server.parse().is_ok_and(|id| gone(&id)));
     }
 
     /// Datagram lines that were not ours or not readable.

@@ -102,6 +102,13 @@ impl<L> LogPort<L> {
         }
     }
 
+    /// The same, where there is a listener already.
+    pub fn heard(&self, say: impl FnOnce(&L)) {
+        if let Heard::On(listener) = &*self.heard.lock().unwrap_or_else(PoisonError::into_inner) {
+            say(listener);
+        }
+    }
+
     /// Why nothing is heard although an address is configured.
     pub fn failure(&self) -> Option<Safe> {
         match &*self.heard.lock().unwrap_or_else(PoisonError::into_inner) {

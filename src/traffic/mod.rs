@@ -4,6 +4,7 @@ pub mod haproxy_log;
 pub mod log_file;
 pub mod log_socket;
 pub mod nginx_log;
+pub mod totals;
 
 use std::net::IpAddr;
 

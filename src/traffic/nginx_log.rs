@@ -103,6 +103,11 @@ impl LogListener {
         self.0.seen().counted.clone()
     }
 
+    /// Forgets instances that nobody asks for any more.
+    pub fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
+        self.0.seen().counted.retain(|id, _| !gone(id));
+    }
+
     /// Datagram lines that were not ours or not readable.
     #[must_use]
     pub fn ignored(&self) -> u64 {

@@ -29,13 +29,13 @@ pub async fn shares(h: &mut Harness) {
     assert!(bs.iter().all(|b| b.hits() > 0), "every instance of a slot is used");
 }
 
-/// Sixty changes of weight, some of them in the direction of safety, and not one failed request.
+/// Two hundred and one changes of weight, some of them in the direction of safety, and not one failed request.
 pub async fn changes_lose_nothing(h: &mut Harness) {
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
     h.up(&route(Slot::A, &[&a], &[&b], Bp::ZERO)).await;
     let load = Load::start(h.listen, 8);
     let mut aborts = Vec::new();
-    for i in 0..60u16 {
+    for i in 0..201u16 {
         let direction = if i % 3 == 2 { Direction::Back } else { Direction::Up };
         let want = route(Slot::A, &[&a], &[&b], if i % 3 == 2 { Bp::ZERO } else { bp(i * 7 % 101) });
         let start = std::time::Instant::now();

@@ -66,7 +66,10 @@ impl Helm {
                 Fact::Promoted { service, .. } | Fact::RolloutEnded { service, .. } => {
                     ended.push(service.clone());
                 }
-                Fact::RolloutStarted { service, .. } => self.numbers.mark(service.as_str()),
+                Fact::RolloutStarted { service, .. } => {
+                    self.forget_counters(service);
+                    self.numbers.mark(service.as_str());
+                }
                 // Who aborts by hand has seen why.
                 Fact::AbortRequested { service, by, .. } if by.as_str() == decide::OURSELVES => {
                     self.last_words(service);

@@ -34,6 +34,7 @@ use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{Route, RouteReadback};
 use crate::text::Safe;
 use crate::traffic::Counters;
+use crate::traffic::totals::Totals;
 
 /// Longest wait for one answer.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -52,16 +53,9 @@ pub struct Edge {
     program: PathBuf,
     owner: String,
     fleet: FleetName,
-    counts: Mutex<Counted>,
+    /// Counts over all lives of the process.
+    counts: Mutex<Totals<String>>,
     starting: tokio::sync::Mutex<Option<(Instant, ProxyError)>>,
-}
-
-/// Counts over all lives of the process.
-#[derive(Default)]
-struct Counted {
-    boot: String,
-    last: BTreeMap<InstanceId, Counters>,
-    totals: BTreeMap<InstanceId, Counters>,
 }
 
 enum Failed {
@@ -285,19 +279,16 @@ impl Proxy for Edge {
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
         let now: Counts = self.get("/counters").await?;
-        let mut guard = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = &mut *guard;
-        if counted.boot != now.boot {
-            counted.boot = now.boot;
-            counted.last.clear();
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, c) in now.counters {
+            counts.take(now.boot.clone(), &id, c);
         }
-        let none = Counters::default();
-        for (id, c) in &now.counters {
-            let fresh = c.since(counted.last.get(id).unwrap_or(&none));
-            counted.totals.entry(id.clone()).or_default().add(&fresh);
-        }
-        counted.last = now.counters;
-        Ok(counted.totals.clone())
+        counts.keep_sources(|boot| *boot == now.boot);
+        Ok(counts.all().clone())
+    }
+
+    fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).forget(gone);
     }
 
     fn by_hand(&self, route: &Route) -> String {

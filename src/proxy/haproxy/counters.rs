@@ -12,13 +12,11 @@ use super::config;
 use super::parse;
 use crate::fleet::names::{FleetName, InstanceId};
 use crate::traffic::Counters;
+use crate::traffic::totals::Totals;
 
-/// Totals per instance, and what each worker said last.
+/// Totals per instance over all workers (by pid) and backends.
 #[derive(Default)]
-pub(super) struct Accumulator {
-    totals: BTreeMap<InstanceId, Counters>,
-    last: BTreeMap<(u32, String, String), Counters>,
-}
+pub(super) struct Accumulator(Totals<(u32, String)>);
 
 impl Accumulator {
     /// Takes one worker's `show stat`.
@@ -41,22 +39,13 @@ impl Accumulator {
                 retries: n("wretr").max(n("wredis")),
                 ..Counters::default()
             };
-            let key = (pid, backend.to_owned(), server.to_owned());
-            let last = self.last.get(&key).cloned().unwrap_or_default();
-            // A smaller count is a new life under the same pid (or `clear counters`): all of it is new.
-            let fresh = if now.requests < last.requests || now.retries < last.retries {
-                now.clone()
-            } else {
-                now.since(&last)
-            };
-            let weight = mean.entry(instance.clone()).or_default();
+            let fresh = self.0.take((pid, backend.to_owned()), &instance, now);
+            let weight = mean.entry(instance).or_default();
             weight.0 += n("ttime") * fresh.requests;
             weight.1 += fresh.requests;
-            self.totals.entry(instance).or_default().add(&fresh);
-            self.last.insert(key, now);
         });
         for (instance, (sum, count)) in mean {
-            if let (Some(mean), Some(total)) = (sum.checked_div(count), self.totals.get_mut(&instance)) {
+            if let (Some(mean), Some(total)) = (sum.checked_div(count), self.0.all().get_mut(&instance)) {
                 total.mean_ms = Some(u32::try_from(mean).unwrap_or(u32::MAX));
             }
         }
@@ -64,12 +53,17 @@ impl Accumulator {
 
     /// Forgets workers that are gone.
     pub(super) fn keep(&mut self, pids: &BTreeSet<u32>) {
-        self.last.retain(|(pid, _, _), _| pids.contains(pid));
+        self.0.keep_sources(|(pid, _)| pids.contains(pid));
+    }
+
+    /// Forgets instances that nobody asks for any more.
+    pub(super) fn forget(&mut self, gone: &dyn Fn(&InstanceId) -> bool) {
+        self.0.forget(gone);
     }
 
     /// The totals.
-    pub(super) fn totals(&self) -> BTreeMap<InstanceId, Counters> {
-        self.totals.clone()
+    pub(super) fn totals(&mut self) -> BTreeMap<InstanceId, Counters> {
+        self.0.all().clone()
     }
 }
 

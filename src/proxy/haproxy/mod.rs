@@ -474,6 +474,11 @@ impl Proxy for Haproxy {
         Ok(totals)
     }
 
+    fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
+        locked(&self.counts).forget(gone);
+        self.log.heard(|listener| listener.forget(gone));
+    }
+
     /// Why there are no latency percentiles although a log address is configured.
     fn warning(&self) -> Option<Safe> {
         self.log.failure().map(|why| Safe::new(&format!("no percentiles: {why}")))

@@ -334,6 +334,10 @@ impl Proxy for Nginx {
         Ok(out)
     }
 
+    fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
+        self.log.heard(|listener| listener.forget(gone));
+    }
+
     fn warning(&self) -> Option<Safe> {
         match self.settings.log {
             Some(_) => self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}"))),
