@@ -44,6 +44,28 @@ impl Safe {
         Self(out)
     }
 
+    /// Cleans a line that an application wrote. Colours and the like (SGR, ECMA-48 8.3.117: `ESC [ 1;31 m`) are meant for a
+    /// terminal and mean nothing here: they are left out. Whatever else begins with an escape stays visible.
+    #[must_use]
+    pub fn log(raw: &str) -> Self {
+        let mut plain = String::with_capacity(raw.len());
+        let mut rest = raw;
+        while let Some((before, after)) = rest.split_once("\u{1b}[") {
+            plain.push_str(before);
+            let end = after.find(|c: char| !(c.is_ascii_digit() || c == ';' || c == ':'));
+            match end.and_then(|end| after.get(end..)?.strip_prefix('m')) {
+                Some(left) => rest = left,
+                None => {
+                    plain.push('\u{1b}');
+                    plain.push('[');
+                    rest = after;
+                }
+            }
+        }
+        plain.push_str(rest);
+        Self::new(&plain)
+    }
+
     /// The cleaned text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -131,6 +153,20 @@ mod tests {
     }
 
     #[test]
+    fn the_colours_of_a_log_line_are_left_out_and_nothing_else() {
+        for (raw, plain) in [
+            ("\x1b[1;31mERROR\x1b[0m no\x1b[m room", "ERROR no room"),
+            ("\x1b[38:5:208morange\x1b[48;2;1;2;3m", "orange"),
+            ("\x1b[2J\x1b[31Hx \x1b[?25l", "·[2J·[31Hx ·[?25l"),
+            ("\x1b]0;title\x07 \x1b[31", "·]0;title· ·[31"),
+            ("\x1b[\x1b[31mm", "·[m"),
+            ("[31m", "[31m"),
+        ] {
+            assert_eq!(Safe::log(raw).as_str(), plain, "{raw:?}");
+        }
+    }
+
+    #[test]
     fn korean_emoji_and_combining_marks_are_kept() {
         let s = "서비스 👩\u{200d}💻 e\u{301}";
         assert_eq!(Safe::new(s).as_str(), s);
@@ -150,9 +186,10 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn nothing_unsafe_survives(raw in ".*") {
-            let cleaned = Safe::new(&raw);
-            proptest::prop_assert!(!cleaned.as_str().chars().any(is_unsafe));
+        fn nothing_unsafe_survives(raw in "(?s)(.|\x1b\\[[0-9;]*m)*") {
+            for cleaned in [Safe::new(&raw), Safe::log(&raw)] {
+                proptest::prop_assert!(!cleaned.as_str().chars().any(is_unsafe));
+            }
         }
     }
 }

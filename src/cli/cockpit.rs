@@ -27,6 +27,9 @@ pub(super) struct Look {
     /// ASCII only
     #[arg(long)]
     ascii: bool,
+    /// Take the mouse: the wheel scrolls, a click chooses (:mouse gives it back for selecting text)
+    #[arg(long)]
+    mouse: bool,
     /// Colours: auto, dark, light, contrast, colour-blind, 16, none
     #[arg(long, value_name = "NAME", value_parser = theme, env = "PILOTHOUSE_THEME")]
     theme: Option<Theme>,
@@ -81,6 +84,7 @@ impl Look {
             colours: self.theme.and_then(|t| t.0),
             reduced_motion: self.reduced_motion,
             settings,
+            mouse: self.mouse,
             ascii: self.ascii,
             read_only: self.read_only,
             welcome: true,

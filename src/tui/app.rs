@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crossterm::event::{Event, EventStream};
+use crossterm::event::{Event, EventStream, MouseButton, MouseEventKind};
 use futures_util::StreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,7 +25,7 @@ use super::replay::Player;
 use super::screen::Screen;
 use super::term::{self, Guard};
 use super::theme::Theme;
-use super::update::{Cmd, Msg, update};
+use super::update::{Cmd, Mouse, Msg, update};
 use crate::api::{MergedLog, Verb, VerbReply, VerbRequest};
 use crate::client::{Client, ClientError};
 use crate::text::{Safe, hex};
@@ -119,6 +119,7 @@ impl App {
         let gone = Arc::clone(&self.gone);
         term::watch_hang_up(move || gone.notify_one())?;
         let guard = Guard::take()?;
+        guard.mouse(self.model.mouse)?;
         let size = crossterm::terminal::size()?;
         self.take_in(Msg::Resize(size.0, size.1));
         if self.player.is_none() {
@@ -221,6 +222,7 @@ impl App {
                 match cmd {
                     Cmd::Leave => return Ok(End::Detached),
                     Cmd::Redraw => screen.forget(),
+                    Cmd::Mouse(on) => guard.mouse(on)?,
                     Cmd::Copy(text) => screen.pass(self.between.sequence(&text).as_bytes())?,
                     Cmd::Suspend => {
                         // An event stream that lives on would go on reading the shell's input.
@@ -272,6 +274,15 @@ impl App {
             Event::Key(key) => Key::from_event(key).map_or_else(Vec::new, |key| self.take_in(Msg::Key(key))),
             Event::Paste(text) => self.take_in(Msg::Paste(text)),
             Event::Resize(w, h) => self.take_in(Msg::Resize(w, h)),
+            Event::Mouse(e) => {
+                let did = match e.kind {
+                    MouseEventKind::Down(MouseButton::Left) => Mouse::Press(e.column, e.row),
+                    MouseEventKind::ScrollUp => Mouse::Up(e.column, e.row),
+                    MouseEventKind::ScrollDown => Mouse::Down(e.column, e.row),
+                    _ => return vec![],
+                };
+                self.take_in(Msg::Mouse(did))
+            }
             _ => vec![],
         }
     }
@@ -340,7 +351,7 @@ impl App {
                 }
             }
             Cmd::Resubscribe => self.link.again.notify_one(),
-            Cmd::Leave | Cmd::Redraw | Cmd::Suspend | Cmd::Copy(_) => {}
+            Cmd::Leave | Cmd::Redraw | Cmd::Suspend | Cmd::Copy(_) | Cmd::Mouse(_) => {}
         }
     }
 

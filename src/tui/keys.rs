@@ -133,6 +133,8 @@ pub enum Action {
     Copy,
     /// Other colours.
     Theme,
+    /// Take the mouse, or leave it to the terminal.
+    Mouse,
     /// Sort by the next column.
     Sort,
     /// Sort the other way round.
@@ -308,6 +310,9 @@ pub struct Binding {
 pub fn possible(model: &Model, action: Action) -> Result<(), String> {
     let verb = |kind| model.can(kind).map(drop);
     match action {
+        Action::Abort if matches!(&model.overlay, Overlay::Dialog(d) if d.ask == Ask::Abort) => {
+            Err("it is asked already: y does it".into())
+        }
         Action::Abort => verb(VerbKind::Abort),
         Action::Pause => verb(VerbKind::Pause),
         Action::Resume => verb(VerbKind::Resume),

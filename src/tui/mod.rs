@@ -69,6 +69,8 @@ pub struct Options {
     pub colours: Option<Palette>,
     /// Nothing moves by itself more often than once in two seconds; the settings decide when nothing is asked for.
     pub reduced_motion: Option<bool>,
+    /// Take the mouse; the settings decide when nothing is asked for.
+    pub mouse: bool,
     /// ASCII only, even where the locale has UTF-8.
     pub ascii: bool,
     /// Say what each pane is when a user starts it for the first time.
@@ -92,6 +94,8 @@ pub struct Settings {
     pub graph: Option<Graph>,
     /// Nothing moves by itself more often than once in two seconds.
     pub reduced_motion: Option<bool>,
+    /// Take the mouse.
+    pub mouse: bool,
     /// What each key does.
     pub keys: Table,
     /// Why the file was not used, in one line.
@@ -156,6 +160,7 @@ fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_e
         palette: theme.palette,
         welcome: options.welcome && first_start(env),
         reduced_motion: options.reduced_motion.or(options.settings.reduced_motion).unwrap_or(false),
+        mouse: options.mouse || options.settings.mouse,
         keys: options.settings.keys,
         notice: options.settings.trouble.clone().map(|text| Notice {
             loudness: Loudness::Bad,

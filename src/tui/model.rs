@@ -215,6 +215,8 @@ pub struct Model {
     pub palette: Colours,
     /// Nothing moves by itself more often than once in two seconds.
     pub reduced_motion: bool,
+    /// The terminal sends what the mouse does, instead of selecting text with it.
+    pub mouse: bool,
     /// Lines for an empty area, such as which versions to try.
     pub demo_hint: Vec<Safe>,
 

@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn every_verb_that_has_a_key_has_a_name_and_nothing_has_two() {
         for b in TABLE.iter().filter(|b| b.group == Group::Steer) {
-            assert!(!b.names.is_empty(), "{b:?}");
+            assert!(TABLE.iter().any(|o| o.action == b.action && !o.names.is_empty()), "{b:?}");
         }
         let mut all: Vec<&str> = TABLE.iter().flat_map(|b| b.names).copied().collect();
         let count = all.len();

@@ -18,6 +18,12 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// Whether the terminal is ours now. There is one terminal per process, so this is one flag.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+/// Whether the terminal sends what the mouse does.
+static MOUSE: AtomicBool = AtomicBool::new(false);
+/// Presses and the wheel (1000), written as decimal numbers (1006). Not every movement: that would be bytes on a slow link
+/// for nothing.
+const MOUSE_ON: &str = "\x1b[?1000h\x1b[?1006h";
+const MOUSE_OFF: &str = "\x1b[?1006l\x1b[?1000l";
 /// What a background thread said when it panicked; it must not be printed over the screen.
 static LAST_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
@@ -38,7 +44,19 @@ impl Guard {
     fn enter(&self) -> io::Result<()> {
         TAKEN.store(true, Ordering::SeqCst);
         terminal::enable_raw_mode()?;
-        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
+        execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)?;
+        self.mouse(MOUSE.load(Ordering::SeqCst))
+    }
+
+    /// Takes the mouse, or leaves it to the terminal, which selects text with it.
+    pub(super) fn mouse(&self, on: bool) -> io::Result<()> {
+        let was = MOUSE.swap(on, Ordering::SeqCst);
+        if on || was {
+            let mut out = io::stdout();
+            out.write_all(if on { MOUSE_ON } else { MOUSE_OFF }.as_bytes())?;
+            out.flush()?;
+        }
+        Ok(())
     }
 
     /// Stops this program the way the terminal's own Ctrl-Z does, and comes back when it is continued.
@@ -79,6 +97,9 @@ fn give_back() {
     // The settings first: this works even when writing blocks.
     let _ = terminal::disable_raw_mode();
     let mut out = io::stdout();
+    if MOUSE.load(Ordering::SeqCst) {
+        let _ = out.write_all(MOUSE_OFF.as_bytes());
+    }
     let _ = execute!(
         out,
         SetAttribute(Attribute::Reset),

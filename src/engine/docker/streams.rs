@@ -109,7 +109,7 @@ async fn copy_lines(
 }
 
 fn line(stderr: bool, at_ms: Option<u64>, bytes: &[u8]) -> LogLine {
-    LogLine { stderr, text: Safe::new(&String::from_utf8_lossy(bytes)), at_ms }
+    LogLine { stderr, text: Safe::log(&String::from_utf8_lossy(bytes)), at_ms }
 }
 
 /// The time that dockerd writes before each piece, also before the later pieces of a line that was too long for one.

@@ -72,7 +72,7 @@ fn parse(line: &[u8]) -> LogLine {
     };
     let at_ms = head.get(1..).and_then(|t| std::str::from_utf8(t).ok()).and_then(|t| t.parse().ok());
     let stderr = matches!(head.first(), Some(b'e' | b'E'));
-    LogLine { stderr, text: Safe::new(&String::from_utf8_lossy(text)), at_ms }
+    LogLine { stderr, text: Safe::log(&String::from_utf8_lossy(text)), at_ms }
 }
 
 /// The last `tail` lines of the instance in `dir` and, with `follow`, what comes after, until `dir` is gone.

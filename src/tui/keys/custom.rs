@@ -52,7 +52,8 @@ pub struct Refusal {
 
 /// Ends of escape sequences that a slow link may split: they arrive as letters, and nobody has pressed them.
 pub(super) const ENDS: &[char] = &[
-    'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'P', 'Q', 'R', 'S', '[', 'O', 'Z', '~', ';', 'M', 'I', '<', 'u',
+    'A', 'B', 'C', 'D', 'E', 'F', 'G', 'H', 'P', 'Q', 'R', 'S', '[', 'O', 'Z', '~', ';', 'M', 'm', 'I', '<',
+    'u',
 ];
 
 /// Keys with a name, and what they are called.

@@ -15,6 +15,8 @@ const MOVES: &[Context] = &[C::Board, C::Logs, C::Help, C::Details, C::Replay];
 const BOARD: &[Context] = &[C::Board];
 const PANES: &[Context] = &[C::Board, C::Replay];
 const REPLAY: &[Context] = &[C::Replay];
+/// Where letters are something else than commands.
+const BUSY: &[Context] = &[C::Confirm, C::Choose, C::Name, C::Pick, C::Wait, C::Filter, C::Palette];
 pub(super) const EVERYWHERE: &[Context] = &[
     C::Board,
     C::Logs,
@@ -71,7 +73,8 @@ pub const TABLE: &[Binding] = &[
     bind(&[K::Backspace, K::Ctrl('h')], "", "", "", A::Erase, &[C::Name, C::Pick, C::Filter, C::Palette], G::Answer, 0),
     bind(&[K::Ctrl('u')], "", "", "", A::EraseAll, &[C::Name, C::Pick, C::Filter, C::Palette], G::Answer, 0),
 
-    bind(&[K::Char('a')], "a", "abort", "abort: all traffic back to stable, at once (asks: y does it)", A::Abort, MOVES, G::Steer, 1).named(&["abort"]),
+    bind(&[K::Char('a'), K::Ctrl('x')], "a", "abort", "abort: all traffic back to stable, at once (asks: y does it)", A::Abort, MOVES, G::Steer, 1).named(&["abort"]),
+    bind(&[K::Ctrl('x')], "Ctrl-X", "abort", "abort from anywhere, also while something else is asked or typed (asks: y does it)", A::Abort, BUSY, G::Steer, 4),
     bind(&[K::Char(' ')], "space", "pause", "pause: stay at this share, at once", A::Pause, VIEWS, G::Steer, 2).named(&["pause"]),
     bind(&[K::Char(' ')], "space", "resume", "resume a paused rollout (asks)", A::Resume, VIEWS, G::Steer, 2).named(&["resume"]),
     bind(&[K::Char('p')], "p", "promote", "promote: go to the next phase now (asks)", A::Promote, VERBS, G::Steer, 3).named(&["promote"]),
@@ -109,6 +112,7 @@ pub const TABLE: &[Binding] = &[
     bind(&[K::Char('-')], "-", "", "fold the host or service of the selected instance (:fold NAME, :fold all)", A::Fold, BOARD, G::Look, 0).named(&["fold"]),
     bind(&[K::Char('+'), K::Char('=')], "+", "", "unfold what is selected (:unfold NAME, :unfold all)", A::Unfold, BOARD, G::Look, 0).named(&["unfold"]),
     bind(&[], ":theme", "", "other colours: dark, light, contrast, colour-blind, 16, none", A::Theme, MOVES, G::Look, 0).named(&["theme"]),
+    bind(&[], ":mouse", "", "the mouse: the wheel scrolls, a click chooses; once more to select text with it again", A::Mouse, MOVES, G::Look, 0).named(&["mouse"]),
     bind(&[], ":reverse", "", "sort the other way round", A::Reverse, PANES, G::Look, 0).named(&["reverse"]),
 
     bind(&[K::Left], "left", "", "previous service; in a tree of instances: fold", A::PreviousService, BOARD, G::Move, 0),

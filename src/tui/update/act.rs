@@ -88,6 +88,16 @@ pub(super) fn act(model: &mut Model, action: Action) -> Vec<Cmd> {
             let at = Palette::ALL.iter().position(|p| *p == model.palette).unwrap_or(0);
             theme(model, Palette::ALL.get(at + 1).copied().unwrap_or_default());
         }
+        Action::Mouse => {
+            model.mouse = !model.mouse;
+            let text = if model.mouse {
+                "the mouse is taken: wheel and clicks; :mouse gives it back, for selecting text"
+            } else {
+                "the mouse is the terminal's again: it selects text"
+            };
+            tell(model, Loudness::Note, text);
+            return vec![Cmd::Mouse(model.mouse)];
+        }
         Action::Sort => sort(model, model.sort.next()),
         Action::Reverse => sort(model, Sort { reversed: !model.sort.reversed, ..model.sort }),
         Action::Journal => (model.focus, model.zoom) = (Pane::Events, true),
@@ -238,7 +248,7 @@ fn page(model: &Model) -> isize {
     isize::try_from(view::page(model).saturating_sub(1).max(1)).unwrap_or(1)
 }
 
-fn scroll(model: &mut Model, by: isize) {
+pub(super) fn scroll(model: &mut Model, by: isize) {
     if let Overlay::Dialog(_) = model.overlay {
         ask::choose(model, by > 0);
         return;

@@ -7,6 +7,7 @@ mod command;
 mod fold;
 mod journal;
 mod logs;
+mod mouse;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,8 @@ pub enum Msg {
     Key(Key),
     /// A bracketed paste.
     Paste(String),
+    /// The mouse, where it is taken.
+    Mouse(Mouse),
     /// The model was drawn.
     Drawn,
     /// News from the controller.
@@ -142,6 +145,8 @@ pub enum Cmd {
     },
     /// A delta was missed: subscribe again.
     Resubscribe,
+    /// Take the mouse, or leave it to the terminal.
+    Mouse(bool),
     /// Go back to the shell until continued.
     Suspend,
     /// Draw everything, whatever is believed to be on the screen.
@@ -150,6 +155,17 @@ pub enum Cmd {
     Leave,
     /// Replay: go to this place, in milliseconds of the recording.
     Seek(u64),
+}
+
+/// What the mouse did, and at which column and row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mouse {
+    /// The left button was pressed.
+    Press(u16, u16),
+    /// The wheel went towards the first line.
+    Up(u16, u16),
+    /// The wheel went towards the last line.
+    Down(u16, u16),
 }
 
 /// Takes in one message.
@@ -189,6 +205,12 @@ pub fn update(model: &mut Model, msg: Msg) -> Vec<Cmd> {
             ask::paste(model, &text);
             model.input_ms = Some(model.now_ms);
             vec![]
+        }
+        Msg::Mouse(mouse) => {
+            mouse::did(model, mouse);
+            model.settle();
+            model.input_ms = Some(model.now_ms);
+            journal::more(model).into_iter().collect()
         }
         Msg::Resize(w, h) => {
             // Some terminals claim absurd sizes before they know their own.

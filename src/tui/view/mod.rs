@@ -183,6 +183,30 @@ fn board(model: &Model, mut rest: Rect, mut p: Places) -> Places {
     p
 }
 
+/// What is at a place of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// The pane.
+    pub pane: Pane,
+    /// Which line of its list, from 0, where it is a list that lines can be chosen from; it may be beyond the last.
+    pub line: Option<usize>,
+}
+
+/// What is at a column and a row; nothing where there is no pane.
+#[must_use]
+pub fn spot(model: &Model, x: u16, y: u16) -> Option<Spot> {
+    let mut p = places(model, screen(model));
+    let at = |area: &Rect| area.contains((x, y).into());
+    let (pane, area) = Pane::ALL.iter().find_map(|pane| Some((*pane, (*p.place(*pane)).filter(at)?)))?;
+    let below = |head: u16| y.checked_sub(area.y + head).map(usize::from);
+    let line = match pane {
+        Pane::Services => below(1).map(|row| services::first(model, area) + row),
+        Pane::Fleet => below(2).map(|row| fleet::visible(model, area).start + row),
+        Pane::Rollout | Pane::Health | Pane::Events => None,
+    };
+    Some(Spot { pane, line })
+}
+
 fn screen(model: &Model) -> Rect {
     Rect::new(0, 0, model.size.0, model.size.1)
 }

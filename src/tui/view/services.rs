@@ -63,12 +63,23 @@ pub(super) fn wanted(services: &[ServiceView]) -> u16 {
     1 + 2 + names + 1 + states.max(12) + 1
 }
 
+/// The place of the selected service.
+fn chosen(model: &Model, services: &[ServiceView]) -> usize {
+    services.iter().position(|s| Some(&s.name) == model.service.as_ref()).unwrap_or(0)
+}
+
+/// The first service in sight when the pane is `area`.
+pub(super) fn first(model: &Model, area: Rect) -> usize {
+    let services = model.snapshot.as_ref().map(|s| s.services.as_slice()).unwrap_or_default();
+    // Below the title.
+    super::window(chosen(model, services), services.len(), area.height.saturating_sub(1).into())
+}
+
 pub(super) fn draw(model: &Model, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let services = model.snapshot.as_ref().map(|s| s.services.as_slice()).unwrap_or_default();
     let inner = super::frame(model, theme, area, Pane::Services, &[], buf);
-    let at = services.iter().position(|s| Some(&s.name) == model.service.as_ref()).unwrap_or(0);
-    let rows = usize::from(inner.height);
-    let top = super::window(at, services.len(), rows);
+    let at = chosen(model, services);
+    let top = first(model, area);
     let names = name_width(services, inner.width);
     for (row, (n, service)) in (0..inner.height).zip(services.iter().enumerate().skip(top)) {
         let chosen = n == at;
