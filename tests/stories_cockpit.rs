@@ -9,105 +9,22 @@
     clippy::indexing_slicing
 )]
 
-use std::io::{Read as _, Write};
-use std::num::NonZeroU16;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use pilothouse::client::{Client, Update};
-use portable_pty::{Child, CommandBuilder, PtyPair, PtySize, native_pty_system};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 mod common;
 #[path = "common/load.rs"]
 mod load;
+#[path = "common/operator.rs"]
+mod operator;
 #[path = "common/world.rs"]
 mod world;
 
+use operator::Operator;
 use world::{Backends, Setup, World};
-
-/// Generous: these machines are shared.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// What a person leaves between two keys.
-const PERSON: Duration = Duration::from_millis(400);
-
-/// A cockpit in a terminal of its own.
-struct Operator {
-    pair: Option<PtyPair>,
-    keys: Option<Box<dyn Write + Send>>,
-    child: Box<dyn Child + Send + Sync>,
-    screen: Arc<Mutex<vt100::Parser>>,
-}
-
-impl Operator {
-    fn sit_down(world: &World, name: &str) -> Self {
-        let pair = native_pty_system()
-            .openpty(PtySize { rows: 30, cols: 110, pixel_width: 0, pixel_height: 0 })
-            .unwrap();
-        let mut command = CommandBuilder::new(common::pilothouse());
-        command.arg("--fleet");
-        command.arg(world.path().join("fleet.toml"));
-        command.env_clear();
-        command.cwd("/");
-        for (key, value) in [("TERM", "xterm-256color"), ("LANG", "C.UTF-8"), ("LOGNAME", name)] {
-            command.env(key, value);
-        }
-        let some = |n| NonZeroU16::new(n).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(some(30), some(110), 0)));
-        let mut reader = pair.master.try_clone_reader().unwrap();
-        let sink = screen.clone();
-        std::thread::spawn(move || {
-            let mut buf = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut buf) {
-                sink.lock().unwrap().process(&buf[..n]);
-            }
-        });
-        let child = pair.slave.spawn_command(command).unwrap();
-        let keys = pair.master.take_writer().unwrap();
-        Self { pair: Some(pair), keys: Some(keys), child, screen }
-    }
-
-    fn sees(&self, what: &str) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let text = self.screen.lock().unwrap().screen().contents();
-            if text.contains(what) {
-                return;
-            }
-            assert!(Instant::now() < end, "waited in vain for {what:?}:\n{text}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn presses(&mut self, keys: &str) {
-        for key in keys.chars() {
-            std::thread::sleep(PERSON);
-            let out = self.keys.as_mut().unwrap();
-            out.write_all(key.to_string().as_bytes()).unwrap();
-            out.flush().unwrap();
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.process_id().unwrap()).unwrap()).unwrap()
-    }
-
-    fn is_gone(&mut self) {
-        let end = Instant::now() + PATIENCE;
-        while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < end, "the cockpit lives on");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Operator {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn rollout(world: &World) -> serde_json::Value {
     world.service().unwrap()["rollout"].clone()
