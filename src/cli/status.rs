@@ -105,6 +105,7 @@ fn news(s: &Snapshot) -> Vec<String> {
             ));
         }
         if let Some(r) = service.rollout.as_ref().filter(|r| !r.status.ended()) {
+            out.extend(r.waiting.iter().map(|w| format!("{}: waits for {w}", service.name)));
             let verdict = r.comparison.iter().map(crate::api::ComparisonView::verdict);
             let lines = special::notable(service, r).into_iter().chain(verdict);
             out.extend(lines.map(|line| format!("{}: {line}", service.name)));
@@ -124,6 +125,10 @@ fn news(s: &Snapshot) -> Vec<String> {
         s.proxies.iter().filter(|p| !p.reachable).map(|p| format!("proxy {} does not answer", p.name)),
     );
     out
+}
+
+fn count(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 fn role(role: Role) -> &'static str {
@@ -183,13 +188,13 @@ fn text(s: &Snapshot) -> String {
     let production = if s.production { " PRODUCTION" } else { "" };
     let _ = writeln!(
         out,
-        "fleet {} ({}){production}: {} hosts, {} proxies, {} services, {} instances",
+        "fleet {} ({}){production}: {}, {}, {}, {}",
         s.controller.fleet,
         s.environment,
-        s.hosts.len(),
-        s.proxies.len(),
-        s.services.len(),
-        s.instances.len()
+        count(s.hosts.len(), "host", "hosts"),
+        count(s.proxies.len(), "proxy", "proxies"),
+        count(s.services.len(), "service", "services"),
+        count(s.instances.len(), "instance", "instances")
     );
     for h in s.hosts.iter().filter(|h| !h.reachable && !h.out) {
         let _ = writeln!(out, "host {} does not answer: {}", h.name, h.error.clone().unwrap_or_default());
