@@ -1,5 +1,7 @@
-//! Two cockpits, in terminals of their own, and the command line at one rollout on a real controller: how long after an act
-//! of one the others show it. `PILOTHOUSE_BENCH_ACTS` (100) says how often.
+//! Operators at one rollout on a real controller. Two cockpits, in terminals of their own, and the command line: how long
+//! after an act of one the others show it. One cockpit at the end of a link of 25 kB/s and 200 ms (there and back): how long
+//! after each key its effect is seen. `PILOTHOUSE_BENCH_ACTS` (100) says how often they act; the walk over the link is made
+//! a tenth as often.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -17,11 +19,73 @@ mod operator;
 #[path = "../tests/common/world.rs"]
 mod world;
 
-use operator::Operator;
+use operator::{Link, Operator};
 use world::{Backends, Setup, World};
 
 /// From one look at a screen to the next.
 const LOOK: Duration = Duration::from_millis(1);
+
+/// A key, what it is for, and whether a screen shows it.
+type Step = (&'static str, &'static str, fn(&str) -> bool);
+
+/// What is pressed at the end of the link, and what is seen then.
+const WALK: &[Step] = &[
+    ("?", "help", |s| s.contains("this page")),
+    ("?", "help away", |s| !s.contains("this page")),
+    ("3", "pane", |s| s.contains("3 fleet")),
+    ("z", "large", |s| !s.contains("4 health")),
+    ("z", "board", |s| s.contains("4 health")),
+    ("/", "filter", |s| s.contains("/▏")),
+    ("4", "a letter of it", |s| s.contains("/4▏")),
+    ("\x1b", "no filter", |s| !s.contains("/4")),
+    (":", "palette", |s| s.contains("goes back") || s.contains("complete")),
+    ("\x1b", "palette away", |s| s.contains("q detach")),
+    ("l", "logs", |s| s.contains("logs")),
+    ("\x1b", "logs away", |s| s.contains("4 health")),
+    (" ", "pause", |s| s.contains("|| paused")),
+    (" ", "resume, asked", |s| s.contains("RESUME web")),
+    ("y", "resume", |s| !s.contains("|| paused") && !s.contains("RESUME web")),
+    ("p", "promote, asked", |s| s.contains("PROMOTE web")),
+    ("\x1b", "promote, not", |s| !s.contains("PROMOTE web")),
+    ("a", "abort, asked", |s| s.contains("ABORT web")),
+    ("\x1b", "abort, not", |s| !s.contains("ABORT web")),
+];
+
+/// At the end of a slow link: per step, bytes and time of each walk.
+fn link(world: &World, walks: usize) {
+    let slow = Link { bytes_a_second: 25_000, delay: Duration::from_millis(100) };
+    let mut carol = Operator::behind(world, "carol", (80, 24), Some(slow));
+    carol.sees("canary 5%");
+    std::thread::sleep(Duration::from_secs(1));
+    // On the first start it explains itself until a key is pressed.
+    carol.press('1');
+    let mut all: Vec<(&str, Vec<(usize, Duration)>)> =
+        WALK.iter().map(|(_, what, _)| (*what, vec![])).collect();
+    for _ in 0..walks {
+        for (n, (key, what, seen)) in WALK.iter().enumerate() {
+            std::thread::sleep(Duration::from_millis(700));
+            let (before, pressed) = (carol.shown(), Instant::now());
+            carol.press(key.chars().next().unwrap());
+            let took = carol.when(what, LOOK, seen) - pressed;
+            all[n].1.push((carol.shown() - before, took));
+        }
+    }
+    println!(
+        "\n{:<60} {:>5} {:>10} {:>10} {:>10}",
+        "a key at the end of 25 kB/s and 200 ms", "n", "bytes", "p50", "max"
+    );
+    for (what, mut all) in all {
+        all.sort_by_key(|(_, took)| *took);
+        let (bytes, middle) = all[all.len() / 2];
+        let ms = |d: Duration| format!("{:.0} ms", d.as_secs_f64() * 1000.0);
+        println!(
+            "{what:<60} {:>5} {bytes:>10} {:>10} {:>10}",
+            all.len(),
+            ms(middle),
+            ms(all[all.len() - 1].1)
+        );
+    }
+}
 
 fn main() {
     let quick = std::env::args().any(|a| a == "--test");
@@ -69,8 +133,6 @@ fn main() {
         });
         rows[2].1.push(ended - started);
     }
-    drop(load);
-    world.ok(&["abort", "web", "--wait"]);
     println!("{:<60} {:>5} {:>10} {:>10} {:>10}", "two cockpits and a command", "n", "p50", "p99", "max");
     for (what, mut all) in rows {
         all.sort();
@@ -80,4 +142,7 @@ fn main() {
         };
         println!("{what:<60} {:>5} {:>10} {:>10} {:>10}", all.len(), at(0.5), at(0.99), at(1.0));
     }
+    link(&world, acts.div_ceil(10));
+    drop(load);
+    world.ok(&["abort", "web", "--wait"]);
 }

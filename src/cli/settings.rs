@@ -19,7 +19,7 @@ use crate::tui::{Graph, Palette, Settings};
 const MOST_BYTES: u64 = 64 << 10;
 
 /// The keys of the file.
-const TOP: [&str; 6] = ["theme", "ascii", "graph", "mouse", "reduced_motion", "keys"];
+const TOP: [&str; 7] = ["theme", "ascii", "graph", "mouse", "reduced_motion", "synchronised", "keys"];
 
 /// The operator's settings. What is wrong with the file is printed, for the screen that comes back when the cockpit is
 /// left, and stands in the settings in one line.
@@ -157,6 +157,7 @@ fn walk(ctx: &mut Ctx<'_>, top: &DeTable<'_>, settings: &mut Settings) {
                 settings.graph = Graph::ALL.into_iter().find(|g| Some(g.name()) == name);
             }
             "ascii" => settings.ascii = ctx.flag(written, v).unwrap_or_default(),
+            "synchronised" => settings.synchronised = ctx.flag(written, v),
             "mouse" => settings.mouse = ctx.flag(written, v).unwrap_or_default(),
             "reduced_motion" => settings.reduced_motion = ctx.flag(written, v),
             "keys" => match v.get_ref() {

@@ -68,6 +68,8 @@ pub(super) struct App {
     played: Instant,
     /// What a copied text has to go through.
     between: Between,
+    /// Whether large frames are shown in one piece.
+    pub(super) synchronised: bool,
 }
 
 impl App {
@@ -97,6 +99,7 @@ impl App {
             player: None,
             played: Instant::now(),
             between: Between::of(|name| std::env::var(name).ok().filter(|v| !v.is_empty())),
+            synchronised: false,
         }
     }
 
@@ -141,7 +144,7 @@ impl App {
         continued: &mut Signal,
     ) -> io::Result<End> {
         let out: BufWriter<Stdout> = BufWriter::with_capacity(64 << 10, io::stdout());
-        let mut screen = Screen::new(out);
+        let mut screen = Screen::new(out).synchronised(self.synchronised);
         let mut keys = Keys::start();
         let mut tick = interval(if self.player.is_some() { FRAME } else { Duration::from_secs(1) });
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);

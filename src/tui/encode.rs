@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use ratatui::buffer::Cell;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::style::{Color, Modifier};
 use unicode_width::UnicodeWidthStr as _;
 
@@ -26,16 +26,35 @@ const CODES: [(Modifier, u8); 5] = [
     (Modifier::REVERSED, 7),
 ];
 
-/// The bytes that bring `cells` (with their columns and rows, from the top left) onto the screen. It begins and ends
-/// without attributes.
-pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>) -> String {
+/// Erases from the cursor to the end of the row (EL, ECMA-48 8.3.41).
+const ERASE: &str = "\x1b[K";
+
+/// The bytes that make `shown`, which is on the screen, into `next`. It begins and ends without attributes.
+pub(super) fn encode(shown: &Buffer, next: &Buffer) -> String {
     let mut out = String::new();
     let mut look = PLAIN;
     // Where the cursor is; `None` when that is not sure.
     let mut at: Option<(u16, u16)> = None;
-    for (x, y, cell) in cells {
+    // The row that is blank from some column on, and erased from there.
+    let mut erased: Option<u16> = None;
+    let mut tail = Tail::default();
+    for (x, y, cell) in shown.diff_iter(next) {
+        if erased == Some(y) {
+            continue;
+        }
         if at != Some((x, y)) {
             move_to(&mut out, at, (x, y));
+        }
+        if blank(cell) && tail.is_worth_erasing(shown, next, x, y) {
+            // What is erased takes the ground that is set.
+            if look != PLAIN {
+                out.push_str("\x1b[m");
+                look = PLAIN;
+            }
+            out.push_str(ERASE);
+            erased = Some(y);
+            at = Some((x, y));
+            continue;
         }
         let next = Look { fg: cell.fg, bg: cell.bg, modifier: cell.modifier };
         if next != look {
@@ -50,6 +69,33 @@ pub(super) fn encode<'a>(cells: impl Iterator<Item = (u16, u16, &'a Cell)>) -> S
         out.push_str("\x1b[m");
     }
     out
+}
+
+/// Whether a cell is as it is after erasing.
+fn blank(cell: &Cell) -> bool {
+    let look = Look { fg: cell.fg, bg: cell.bg, modifier: cell.modifier };
+    cell.symbol() == " " && look == PLAIN
+}
+
+/// From where on a row is blank, found once a row.
+#[derive(Default)]
+struct Tail(Option<(u16, u16)>);
+
+impl Tail {
+    /// Whether the row is blank from `x` on, and more cells of that have to be written than erasing costs.
+    fn is_worth_erasing(&mut self, shown: &Buffer, next: &Buffer, x: u16, y: u16) -> bool {
+        let area = next.area;
+        let blank_at = |x: u16| next.cell((x, y)).is_some_and(blank);
+        let from = match self.0 {
+            Some((row, from)) if row == y => from,
+            _ => {
+                (area.left()..area.right()).rev().take_while(|x| blank_at(*x)).last().unwrap_or(area.right())
+            }
+        };
+        self.0 = Some((y, from));
+        let changed = || (x..area.right()).filter(|x| shown.cell((*x, y)) != next.cell((*x, y)));
+        x >= from && changed().take(ERASE.len() + 1).count() > ERASE.len()
+    }
 }
 
 fn move_to(out: &mut String, at: Option<(u16, u16)>, (x, y): (u16, u16)) {
@@ -127,7 +173,7 @@ mod tests {
     use super::*;
 
     fn bytes(before: &Buffer, after: &Buffer) -> String {
-        encode(before.diff_iter(after))
+        encode(before, after)
     }
 
     #[test]
@@ -143,6 +189,30 @@ mod tests {
         let mut korean = before.clone();
         korean.set_string(3, 0, "서비", Style::new());
         assert_eq!(bytes(&before, &korean), "\x1b[1;4H서\x1b[1;6H비", "nobody knows how wide it is shown");
+    }
+
+    #[test]
+    fn the_blank_end_of_a_row_is_erased_where_that_is_shorter() {
+        let area = Rect::new(0, 0, 40, 2);
+        let text = |s: &str, style: Style| {
+            let mut b = Buffer::empty(area);
+            b.set_string(0, 0, s, style);
+            b
+        };
+        let before = text("a long line of text", Style::new());
+        assert_eq!(bytes(&before, &text("a", Style::new())), "\x1b[1;3H\x1b[K");
+        assert_eq!(bytes(&before, &Buffer::empty(area)), "\x1b[1H\x1b[K");
+        assert_eq!(bytes(&text("abc", Style::new()), &Buffer::empty(area)), "\x1b[1H   ");
+        let reversed = text("abcdefgh", Style::new().add_modifier(Modifier::REVERSED));
+        let half = {
+            let mut b = text("abcd", Style::new().add_modifier(Modifier::REVERSED));
+            b.set_string(0, 0, "x", Style::new().add_modifier(Modifier::REVERSED));
+            b
+        };
+        assert_eq!(bytes(&reversed, &half), "\x1b[1H\x1b[7mx\x1b[3C\x1b[m\x1b[K");
+        // A ground of its own is not what erasing leaves.
+        let ground = text(&" ".repeat(40), Style::new().bg(Color::Red));
+        assert!(!bytes(&before, &ground).contains("\x1b[K"));
     }
 
     /// What a terminal makes of it.

@@ -96,6 +96,8 @@ pub struct Settings {
     pub reduced_motion: Option<bool>,
     /// Take the mouse.
     pub mouse: bool,
+    /// Large frames are shown in one piece (DEC mode 2026); `None` for what suits the surroundings.
+    pub synchronised: Option<bool>,
     /// What each key does.
     pub keys: Table,
     /// Why the file was not used, in one line.
@@ -153,6 +155,9 @@ fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_e
     let theme = choose_theme(&options, env);
     // The theme has decided already; crossterm would drop bold and reverse along with the colour.
     crossterm::style::force_color_output(true);
+    // Multiplexers draw themselves: some leave the mode out, others send the whole pane for it.
+    let multiplexed = env("TMUX").is_some() || env("STY").is_some() || env("ZELLIJ").is_some();
+    let synchronised = options.settings.synchronised.unwrap_or(!multiplexed);
     let name = options.name.or_else(|| env("LOGNAME")).or_else(|| env("USER")).unwrap_or_default();
     let model = Model {
         name: Safe::capped(&name, 40),
@@ -182,6 +187,7 @@ fn open(options: Options, app: impl FnOnce(Model, Theme) -> app::App) -> color_e
     let (end, words) = runtime.block_on(async {
         tokio::spawn(app::watchdog());
         let mut app = app(model, theme);
+        app.synchronised = synchronised;
         let end = app.run().await;
         let mut words = app.last_word().await;
         words.extend(farewell(&app.model));

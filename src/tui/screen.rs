@@ -23,13 +23,28 @@ pub struct Screen<W: Write> {
     next: Buffer,
     /// Nobody knows what is on the terminal.
     unknown: bool,
+    /// Whether frames that come in several pieces are shown in one.
+    synchronised: bool,
 }
+
+/// Frames of more bytes than these go through a slow link in several pieces, and would be seen half drawn.
+const ONE_PIECE: usize = 512;
+/// Synchronised output (DEC private mode 2026): what comes between is shown at once. Terminals that do not know it leave it
+/// out.
+const BEGIN: &[u8] = b"\x1b[?2026h";
+const END: &[u8] = b"\x1b[?2026l";
 
 impl<W: Write> Screen<W> {
     /// A screen that nothing was drawn on.
     pub fn new(out: W) -> Self {
         let none = Buffer::empty(Rect::ZERO);
-        Self { out, shown: none.clone(), next: none, unknown: true }
+        Self { out, shown: none.clone(), next: none, unknown: true, synchronised: false }
+    }
+
+    /// The same, where large frames are shown in one piece or not.
+    #[must_use]
+    pub fn synchronised(self, synchronised: bool) -> Self {
+        Self { synchronised, ..self }
     }
 
     /// The next draw draws everything.
@@ -65,10 +80,18 @@ impl<W: Write> Screen<W> {
         if !all && self.next == self.shown {
             return Ok(false);
         }
+        let cells = encode(&self.shown, &self.next);
+        let together = self.synchronised && cells.len() > ONE_PIECE;
+        if together {
+            self.out.write_all(BEGIN)?;
+        }
         if all {
             queue!(self.out, SetAttribute(Attribute::Reset), ResetColor, Clear(ClearType::All))?;
         }
-        self.out.write_all(encode(self.shown.diff_iter(&self.next)).as_bytes())?;
+        self.out.write_all(cells.as_bytes())?;
+        if together {
+            self.out.write_all(END)?;
+        }
         self.out.flush()?;
         self.unknown = false;
         std::mem::swap(&mut self.shown, &mut self.next);
@@ -184,6 +207,52 @@ mod tests {
         // Exact, so that whoever makes them dearer sees by how much.
         let costs = [fixture::canary(), fixture::finished()].map(|s| charts_cost(s, 200));
         assert_eq!(costs, [1100, 1140], "in a rollout and at rest, in 200 seconds at 80x24");
+    }
+
+    #[test]
+    fn no_key_costs_more_than_a_slow_link_carries() {
+        use crate::tui::keys::Key;
+        // At 25 kB/s and 200 ms 7,500 bytes are on the far side within half a second; 9,000 are within 0.56 s.
+        let keys = "?\u{1b}123j45z\u{1b}v-+v/web\r\u{1b}:pro\u{1b}o3\r\u{1b}p\u{1b}r\u{1b}P\u{1b}d1.5.0\u{1b}a\u{1b}st:theme light\r";
+        for (w, h, most) in [(80, 24, 7_500), (200, 50, 9_000)] {
+            let (mut model, mut screen, out, _) = painted(fixture::crowd(1000));
+            update(&mut model, Msg::Resize(w, h));
+            screen.draw(&mut model, &Theme::default()).unwrap();
+            out.bytes.set(0);
+            for (n, c) in keys.chars().enumerate() {
+                let key = match c {
+                    '\u{1b}' => Key::Esc,
+                    '\r' => Key::Enter,
+                    c => Key::Char(c),
+                };
+                let now_ms = 1_000 + 500 * n as u64;
+                update(&mut model, Msg::Time { now_ms, wall_ms: fixture::WALL_MS + now_ms });
+                update(&mut model, Msg::Key(key));
+                screen.draw(&mut model, &Theme::default()).unwrap();
+                update(&mut model, Msg::Drawn);
+                let bytes = out.bytes.replace(0);
+                assert!(bytes <= most, "{w}x{h}: {bytes} bytes for {key:?}, key {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_comes_in_pieces_is_shown_in_one() {
+        for (synchronised, wanted) in [(true, true), (false, false)] {
+            let mut model = Model::default();
+            update(&mut model, Msg::Time { now_ms: 0, wall_ms: fixture::WALL_MS });
+            update(&mut model, Msg::Resize(80, 24));
+            update(&mut model, Msg::Update(Update::Snapshot(Box::new(fixture::canary()))));
+            let mut screen = Screen::new(Vec::new()).synchronised(synchronised);
+            screen.draw(&mut model, &Theme::default()).unwrap();
+            let frame = std::mem::take(&mut screen.out);
+            assert_eq!(frame.starts_with(BEGIN) && frame.ends_with(END), wanted);
+            // The cursor of a list is a few cells: whoever is slow gets no more than these.
+            update(&mut model, Msg::Key(crate::tui::keys::Key::Char('5')));
+            screen.draw(&mut model, &Theme::default()).unwrap();
+            assert!(!screen.out.is_empty() && screen.out.len() < ONE_PIECE, "{}", screen.out.len());
+            assert!(!screen.out.starts_with(BEGIN));
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Somebody in front of the real cockpit, in a real terminal.
 
-use std::io::{Read as _, Write};
+use std::io::{self, Read, Write};
 use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,19 +18,92 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What a person leaves between two keys.
 const PERSON: Duration = Duration::from_millis(400);
 
+/// A link between a terminal and whoever sits in front of it.
+#[derive(Clone, Copy)]
+pub struct Link {
+    /// Of what is shown; keys are few.
+    pub bytes_a_second: u32,
+    /// From the one end to the other, and as long back.
+    pub delay: Duration,
+}
+
 /// A cockpit in a terminal of its own.
 pub struct Operator {
     pub pair: Option<PtyPair>,
     keys: Option<Box<dyn Write + Send>>,
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Mutex<vt100::Parser>>,
+    shown: Arc<AtomicUsize>,
+}
+
+fn carry(mut from: Box<dyn Read + Send>, mut to: impl FnMut(&[u8])) {
+    let mut buf = [0; 4096];
+    while let Ok(n @ 1..) = from.read(&mut buf) {
+        to(&buf[..n]);
+    }
+}
+
+/// Shows what comes at the pace of the link, and as much later.
+fn far(from: Box<dyn Read + Send>, link: Link, mut show: impl FnMut(&[u8]) + Send + 'static) {
+    let (tx, rx) = channel::<(Instant, Vec<u8>)>();
+    std::thread::spawn(move || {
+        let mut free = Instant::now();
+        carry(from, |bytes| {
+            // In packets of some size, so that a picture comes in pieces.
+            for piece in bytes.chunks(500) {
+                let takes = Duration::from_secs_f64(piece.len() as f64 / f64::from(link.bytes_a_second));
+                free = free.max(Instant::now()) + takes;
+                let _ = tx.send((free + link.delay, piece.to_vec()));
+            }
+        });
+    });
+    std::thread::spawn(move || {
+        for (at, piece) in rx {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            show(&piece);
+        }
+    });
+}
+
+/// Writes everything a little later, in order.
+struct Delayed {
+    tx: Sender<(Instant, Vec<u8>)>,
+    delay: Duration,
+}
+
+impl Delayed {
+    fn new(mut to: Box<dyn Write + Send>, delay: Duration) -> Self {
+        let (tx, rx) = channel::<(Instant, Vec<u8>)>();
+        std::thread::spawn(move || {
+            for (at, bytes) in rx {
+                std::thread::sleep(at.saturating_duration_since(Instant::now()));
+                let _ = to.write_all(&bytes).and_then(|()| to.flush());
+            }
+        });
+        Self { tx, delay }
+    }
+}
+
+impl Write for Delayed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.tx.send((Instant::now() + self.delay, bytes.to_vec()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Operator {
     pub fn sit_down(world: &World, name: &str) -> Self {
-        let pair = native_pty_system()
-            .openpty(PtySize { rows: 30, cols: 110, pixel_width: 0, pixel_height: 0 })
-            .unwrap();
+        Self::behind(world, name, (110, 30), None)
+    }
+
+    /// In front of a terminal of so many columns and rows at the other end of a link, where there is one.
+    pub fn behind(world: &World, name: &str, (cols, rows): (u16, u16), link: Option<Link>) -> Self {
+        let pair =
+            native_pty_system().openpty(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 }).unwrap();
         let mut command = CommandBuilder::new(common::pilothouse());
         command.arg("--fleet");
         command.arg(world.path().join("fleet.toml"));
@@ -38,18 +113,29 @@ impl Operator {
             command.env(key, value);
         }
         let some = |n| NonZeroU16::new(n).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(some(30), some(110), 0)));
-        let mut reader = pair.master.try_clone_reader().unwrap();
-        let sink = screen.clone();
-        std::thread::spawn(move || {
-            let mut buf = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut buf) {
-                sink.lock().unwrap().process(&buf[..n]);
-            }
-        });
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(some(rows), some(cols), 0)));
+        let shown = Arc::new(AtomicUsize::new(0));
+        let reader = pair.master.try_clone_reader().unwrap();
+        let (sink, count) = (screen.clone(), shown.clone());
+        let show = move |bytes: &[u8]| {
+            count.fetch_add(bytes.len(), Ordering::SeqCst);
+            sink.lock().unwrap().process(bytes);
+        };
         let child = pair.slave.spawn_command(command).unwrap();
-        let keys = pair.master.take_writer().unwrap();
-        Self { pair: Some(pair), keys: Some(keys), child, screen }
+        let mut keys = pair.master.take_writer().unwrap();
+        match link {
+            None => drop(std::thread::spawn(move || carry(reader, show))),
+            Some(link) => {
+                far(reader, link, show);
+                keys = Box::new(Delayed::new(keys, link.delay));
+            }
+        }
+        Self { pair: Some(pair), keys: Some(keys), child, screen, shown }
+    }
+
+    /// Bytes that were shown so far.
+    pub fn shown(&self) -> usize {
+        self.shown.load(Ordering::SeqCst)
     }
 
     pub fn text(&self) -> String {
