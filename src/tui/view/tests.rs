@@ -11,7 +11,7 @@ use crate::client::Update;
 use crate::text::Safe;
 use crate::tui::fixture;
 use crate::tui::keys::Key;
-use crate::tui::model::Planned;
+use crate::tui::model::{Planned, Replay};
 use crate::tui::theme::{Graph, Palette};
 use crate::tui::update::{Msg, update};
 
@@ -96,8 +96,12 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 27] = [
+const SCENES: [&str; 31] = [
     "canary",
+    "large_services",
+    "large_fleet",
+    "large_health",
+    "replay",
     "tree",
     "trends",
     "empty",
@@ -129,6 +133,29 @@ const SCENES: [&str; 27] = [
 fn scene(name: &str, size: (u16, u16)) -> Model {
     match name {
         "canary" => model(fixture::canary(), size),
+        "large_services" | "large_fleet" | "large_health" => {
+            let mut m = model(fixture::canary(), size);
+            press(
+                &mut m,
+                match name {
+                    "large_services" => "1z",
+                    "large_fleet" => "3sz",
+                    _ => "4z",
+                },
+            );
+            m
+        }
+        "replay" => {
+            let mut m = model(fixture::canary(), size);
+            m.replay = Some(Replay {
+                rollout: "web-7".into(),
+                at_ms: 83_000,
+                length_ms: 512_000,
+                speed: 4,
+                paused: true,
+            });
+            m
+        }
         "trends" => glance::trends(size),
         "tree" => glance::tree(size),
         "empty" => model(fixture::empty(), size),
