@@ -38,6 +38,8 @@ const FIGURES: Duration = Duration::from_secs(1);
 const REST: Duration = Duration::from_secs(5);
 /// The first of these for those who asked for less motion.
 const CALM: Duration = Duration::from_secs(2);
+/// After a key, news of more than figures are drawn at once for so long.
+const WAITED_FOR_MS: u64 = 500;
 /// News on their way to the screen.
 const QUEUE: usize = 64;
 /// Messages or keys taken in before the next frame may be drawn.
@@ -215,8 +217,8 @@ impl App {
                         let Ok(msg) = self.news.try_recv() else { break };
                         cmds.extend(self.take_in(msg));
                     }
-                    // The first picture, and that it is the last one for now, wait for no pause.
-                    at_once |= live != self.model.live();
+                    // The first picture, and that it is the last one for now, wait for no pause; nor does what follows a key.
+                    at_once |= live != self.model.live() || self.model.urgent && self.lately();
                 }
                 () = sleep_until(due), if self.model.dirty => {}
                 _ = tick.tick() => cmds = self.take_in(Msg::Tick),
@@ -241,6 +243,12 @@ impl App {
                 }
             }
         }
+    }
+
+    /// Whether a key was pressed just now: what it did is waited for.
+    fn lately(&self) -> bool {
+        let since = |at: u64| self.model.now_ms.saturating_sub(at);
+        self.model.input_ms.is_some_and(|at| since(at) < WAITED_FOR_MS)
     }
 
     /// How long after a frame the next may be drawn that no key asked for.

@@ -2,7 +2,6 @@
 
 use std::io::{self, Read, Write};
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,7 +32,7 @@ pub struct Operator {
     keys: Option<Box<dyn Write + Send>>,
     child: Box<dyn Child + Send + Sync>,
     screen: Arc<Mutex<vt100::Parser>>,
-    shown: Arc<AtomicUsize>,
+    shown: Arc<Mutex<(usize, Instant)>>,
 }
 
 fn carry(mut from: Box<dyn Read + Send>, mut to: impl FnMut(&[u8])) {
@@ -114,12 +113,13 @@ impl Operator {
         }
         let some = |n| NonZeroU16::new(n).unwrap();
         let screen = Arc::new(Mutex::new(vt100::Parser::new(some(rows), some(cols), 0)));
-        let shown = Arc::new(AtomicUsize::new(0));
+        let shown = Arc::new(Mutex::new((0, Instant::now())));
         let reader = pair.master.try_clone_reader().unwrap();
         let (sink, count) = (screen.clone(), shown.clone());
         let show = move |bytes: &[u8]| {
-            count.fetch_add(bytes.len(), Ordering::SeqCst);
             sink.lock().unwrap().process(bytes);
+            let mut count = count.lock().unwrap();
+            *count = (count.0 + bytes.len(), Instant::now());
         };
         let child = pair.slave.spawn_command(command).unwrap();
         let mut keys = pair.master.take_writer().unwrap();
@@ -133,9 +133,9 @@ impl Operator {
         Self { pair: Some(pair), keys: Some(keys), child, screen, shown }
     }
 
-    /// Bytes that were shown so far.
-    pub fn shown(&self) -> usize {
-        self.shown.load(Ordering::SeqCst)
+    /// Bytes that were shown so far, and when the last of them were.
+    pub fn shown(&self) -> (usize, Instant) {
+        *self.shown.lock().unwrap()
     }
 
     pub fn text(&self) -> String {
