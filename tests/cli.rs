@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 mod common;
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/past.rs"]
 mod past;
 

@@ -4,6 +4,7 @@ mod analyse;
 mod check;
 mod cockpit;
 mod demo;
+mod doctor;
 mod edge;
 mod fleet;
 mod follow;
@@ -68,6 +69,8 @@ enum Command {
     Demo(demo::Args),
     /// Check the fleet file and print every error in it
     Check(check::Args),
+    /// Say what is missing for releases to work, and what to do about it; changes nothing
+    Doctor(doctor::Args),
     /// Create what is missing; never changes a version
     Up(up_down::UpArgs),
     /// Take services away
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         None => cockpit::open(file, &args.cockpit),
         Some(Command::Demo(a)) => demo::run(&a),
         Some(Command::Check(a)) => check::run(file, &a),
+        Some(Command::Doctor(a)) => fleet::block_on(doctor::run(file, &a)),
         Some(Command::Up(a)) => fleet::block_on(up_down::up(file, &a)),
         Some(Command::Down(a)) => fleet::block_on(up_down::down(file, &a)),
         Some(Command::Plan(a)) => fleet::block_on(plan::run(file, &a)),

@@ -33,7 +33,7 @@ mod recorder;
 mod reserve;
 mod resolve;
 mod samples;
-mod secrets;
+pub mod secrets;
 mod server;
 pub mod start;
 #[doc(hidden)]

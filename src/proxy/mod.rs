@@ -1,5 +1,6 @@
 //! Proxies: who moves the traffic. One trait, one file (or folder) per proxy.
 
+mod advice;
 pub mod edge;
 mod files;
 pub mod haproxy;
@@ -15,7 +16,8 @@ use async_trait::async_trait;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::fleet::model::{self, Choose, Fleet, ProxyKind, Rule, Strategy};
+pub use self::advice::Advice;
+use crate::fleet::model::{self, Choose, Fleet, ProxyKind, Rule, Service, Strategy};
 use crate::fleet::names::{FleetName, InstanceId, ServiceName};
 use crate::rollout::world::{Route, RouteReadback};
 use crate::text::Safe;
@@ -78,6 +80,11 @@ pub trait Proxy: Send + Sync {
     /// Something that costs information but no safety (no latency percentiles, say), for people.
     fn warning(&self) -> Option<Safe> {
         None
+    }
+
+    /// What an operator should know of how it is set up, before a release finds out. Changes nothing.
+    async fn examine(&self, services: &[&Service]) -> Vec<Advice> {
+        advice::asked(self, services).await
     }
 
     /// The exact commands by which an operator takes a service's candidate out by hand, when nothing else works.

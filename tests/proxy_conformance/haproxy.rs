@@ -632,3 +632,31 @@ async fn a_rule_that_cannot_be_followed_is_refused() {
     assert_eq!(get_as_tester(&h).await, b.id.to_string());
     assert_eq!(get(&client(), h.listen, "/").await.unwrap(), a.id.to_string());
 }
+
+/// What a doctor finds: nothing where all is there; the line that is missing; what else could be better.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doctor_names_the_line_that_is_missing() {
+    let Some(h) = Harness::haproxy().await else { return };
+    let a = Backend::start(1, 1).await;
+    h.up(&route(Slot::A, &[&a], &[], Bp::ZERO)).await;
+    let services = crate::support::declared();
+    let service: Vec<_> = services.iter().collect();
+    let before = std::fs::read_to_string(h.cfg()).unwrap();
+    let found = h.proxy.examine(&service).await;
+    assert!(found.iter().all(|a| !a.fails), "{found:?}");
+    // The operator of the suite has no limit for old workers.
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].cure.as_str().contains("hard-stop-after"), "{found:?}");
+    let op = h.path().join("op.cfg");
+    let text = std::fs::read_to_string(&op).unwrap();
+    let line = frontend_lines(&h.path().join("own"), &h.fleet, &crate::support::service(), Extras::default());
+    let without: String =
+        text.lines().filter(|l| !l.contains("use_backend")).map(|l| format!("{l}\n")).collect();
+    std::fs::write(&op, without.replace("option idle-close-on-response", "")).unwrap();
+    h.reload().await;
+    let found = h.proxy.examine(&service).await;
+    let fails: Vec<_> = found.iter().filter(|a| a.fails).collect();
+    assert!(!fails.is_empty() && fails.iter().any(|a| a.what.as_str().contains(&line[0])), "{found:?}");
+    assert!(found.iter().any(|a| a.cure.as_str().contains("idle-close-on-response")), "{found:?}");
+    assert_eq!(std::fs::read_to_string(h.cfg()).unwrap(), before, "nothing is changed");
+}

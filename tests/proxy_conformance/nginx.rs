@@ -543,3 +543,26 @@ async fn without_log_lines_there_are_no_numbers_and_it_is_said() {
     assert_eq!(deaf.warning(), None, "it heals when the address is free");
     tokio::time::sleep(Duration::from_millis(1)).await;
 }
+
+/// What a doctor finds: nothing where all is there; the line that is missing; numbers that do not come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_doctor_names_the_line_that_is_missing() {
+    let Some(h) = Harness::nginx().await else { return };
+    let a = Backend::start(1, 1).await;
+    h.up(&route(Slot::A, &[&a], &[], Bp::ZERO)).await;
+    let services = crate::support::declared();
+    let service: Vec<_> = services.iter().collect();
+    let found = h.proxy.examine(&service).await;
+    assert!(found.len() == 1 && found[0].cure.as_str().contains("worker_shutdown_timeout"), "{found:?}");
+    let op = h.path().join("op.conf");
+    let text = std::fs::read_to_string(&op).unwrap();
+    let line = nginx::location_line(&h.path().join("own"), &h.fleet, &service[0].name);
+    let other = text.replace(&line, "proxy_pass http://127.0.0.1:9;\naccess_log /dev/null;");
+    std::fs::write(&op, format!("worker_shutdown_timeout 30s;\n{other}")).unwrap();
+    let found = h.proxy.examine(&service).await;
+    let fails: Vec<_> = found.iter().filter(|a| a.fails).collect();
+    assert!(!fails.is_empty() && fails.iter().any(|a| a.what.as_str().contains(&line)), "{found:?}");
+    let cures: Vec<_> = found.iter().map(|a| a.cure.as_str()).collect();
+    assert!(cures.iter().any(|c| c.contains("access_log syslog:server=")), "{found:?}");
+    assert!(!cures.iter().any(|c| c.contains("worker_shutdown_timeout")), "{found:?}");
+}

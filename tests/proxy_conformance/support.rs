@@ -32,6 +32,36 @@ pub fn service() -> ServiceName {
     "web".parse().unwrap()
 }
 
+/// The service of the suite as a fleet file declares it: with a tester's header, and visitors that keep their places.
+pub fn declared() -> Vec<pilothouse::fleet::model::Service> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fleet.toml");
+    let text = r#"
+name = "shop"
+[hosts.here]
+engine = "process://"
+[proxies.front]
+type = "edge"
+listen = "127.0.0.1:1"
+[services.web]
+command = ["true"]
+port = 80
+replicas = 1
+host_ports = "21000-21003"
+proxies = ["front"]
+[services.web.health]
+tcp = true
+[services.web.strategy]
+type = "canary"
+sticky = true
+tester = { header = "x-variant", value = "b" }
+steps = [ { weight = 5, pause = "manual" } ]
+"#;
+    std::fs::write(&file, text).unwrap();
+    let loaded = pilothouse::fleet::load(&file).unwrap_or_else(|p| panic!("{p}"));
+    loaded.fleet.services.into_values().collect()
+}
+
 /// A port that was free a moment ago.
 pub fn free_addr() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()

@@ -12,7 +12,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +29,8 @@ use tokio::time::{sleep, timeout};
 
 pub use self::server::{Options, serve};
 use self::wire::{Counts, Info, Paths, Routes};
-use super::{Direction, Proxy, ProxyError};
+use super::{Advice, Direction, Proxy, ProxyError, advice};
+use crate::fleet::model::Service;
 use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{Route, RouteReadback};
 use crate::text::Safe;
@@ -289,6 +290,21 @@ impl Proxy for Edge {
 
     fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).forget(gone);
+    }
+
+    /// One that does not run is not started for it.
+    async fn examine(&self, services: &[&Service]) -> Vec<Advice> {
+        match self.ask(Method::GET, "/info", Bytes::new()).await {
+            Ok(_) => advice::asked(self, services).await,
+            Err(Failed::Absent) => match TcpListener::bind(self.listen) {
+                Ok(_) => vec![],
+                Err(e) => vec![Advice {
+                    cure: Safe::new("give it another 'listen', or end what listens there"),
+                    ..Advice::fails(&format!("it does not run, and cannot listen on {}: {e}", self.listen))
+                }],
+            },
+            Err(e) => vec![Advice::fails(&self.error(e).to_string())],
+        }
     }
 
     fn by_hand(&self, route: &Route) -> String {

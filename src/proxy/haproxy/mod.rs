@@ -12,6 +12,7 @@
 mod cli;
 mod config;
 mod counters;
+mod hints;
 mod lines;
 mod owned;
 mod parse;
@@ -34,9 +35,9 @@ use self::lines::Lines;
 pub use self::lines::{frontend_line, frontend_lines};
 use self::parse::Proc;
 use self::worker::{Service, Worker};
-use super::{Direction, Extras, Proxy, ProxyError, files};
+use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files};
 pub use crate::fleet::model::HaproxySettings as Settings;
-use crate::fleet::model::Rule;
+use crate::fleet::model::{self, Rule};
 use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot};
 use crate::text::Safe;
@@ -336,6 +337,21 @@ impl Haproxy {
         )))
     }
 
+    /// Services that no frontend sends anything to.
+    async fn plain_lines(&self, services: &[&model::Service]) -> Vec<Advice> {
+        let workers = match self.workers().await {
+            Ok(workers) => workers,
+            Err(e) => return vec![Advice::fails(&e.to_string())],
+        };
+        let Some(current) = workers.iter().find(|w| w.current) else { return vec![] };
+        let missing = services.iter().filter_map(|service| {
+            // One that it never heard of is not released yet: its lines are not seen either.
+            let lines = current.services.get(&service.name)?.lines;
+            self.lines_missing(&service.name, Extras::default(), lines).err()
+        });
+        missing.map(|e| Advice::fails(&e.to_string())).collect()
+    }
+
     /// Replaces a worker's map at once: prepared aside, then committed; the number of that version. Nothing happens when
     /// the worker is gone.
     async fn swap_map(
@@ -482,6 +498,15 @@ impl Proxy for Haproxy {
     /// Why there are no latency percentiles although a log address is configured.
     fn warning(&self) -> Option<Safe> {
         self.log.failure().map(|why| Safe::new(&format!("no percentiles: {why}")))
+    }
+
+    async fn examine(&self, services: &[&model::Service]) -> Vec<Advice> {
+        let mut out = advice::asked(self, services).await;
+        if !out.iter().any(|a| a.fails) {
+            out.extend(self.plain_lines(services).await);
+        }
+        out.extend(self.settings.hints());
+        out
     }
 
     fn by_hand(&self, route: &Route) -> String {

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::shares::{self, RULE};
 use crate::fleet::model::{Rule, RuleBy};
 use crate::fleet::names::{Bp, FleetName, ServiceName};
-use crate::proxy::{files, place_cookie};
+use crate::proxy::{Advice, files, place_cookie};
 use crate::rollout::world::{EndpointState, Route, RouteEndpoint, Slot};
 use crate::text::hex;
 
@@ -65,6 +65,29 @@ fn format_name(fleet: &FleetName) -> String {
 /// The line for a `server` or `location` that has an `access_log` of its own, which keeps ours out of it.
 fn log_line(fleet: &FleetName, log: SocketAddr) -> String {
     format!("access_log syslog:server={log},nohostname,tag=ph {};", format_name(fleet))
+}
+
+/// What in an operator's own configuration costs requests or information.
+pub(super) fn hints(theirs: &str, fleet: &FleetName, log: Option<SocketAddr>) -> Vec<Advice> {
+    let mut out = Vec::new();
+    let words = || theirs.lines().map(str::trim);
+    if !words().any(|l| l.starts_with("worker_shutdown_timeout")) {
+        out.push(Advice::better(
+            "old workers of nginx live as long as a client keeps a connection, and a drain waits for them",
+            "add to the top of the configuration: worker_shutdown_timeout 30s;",
+        ));
+    }
+    if let Some(log) = log {
+        let line = log_line(fleet, log);
+        let own = words().any(|l| l.starts_with("access_log ") && !l.contains(&format_name(fleet)));
+        if own && !theirs.contains(&line) {
+            out.push(Advice::better(
+                "where a server or location has an access_log of its own, no numbers per version come from it",
+                &format!("add beside each: {line}"),
+            ));
+        }
+    }
+    out
 }
 
 /// The name of a variable of a service, without the `$`. Short, whatever the service is called: it also names groups of

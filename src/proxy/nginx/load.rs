@@ -194,6 +194,16 @@ impl Nginx {
     /// Checks the whole configuration, and that it has the lines which these routes need.
     pub(super) async fn check_lines(&self, routes: &[Route]) -> Result<(), ProxyError> {
         let (paths, theirs) = self.check().await?;
+        self.has_lines(&paths, &theirs, routes)
+    }
+
+    /// Whether a configuration, as [`Self::check`] has it, has the lines which these routes need.
+    pub(super) fn has_lines(
+        &self,
+        paths: &BTreeSet<PathBuf>,
+        theirs: &str,
+        routes: &[Route],
+    ) -> Result<(), ProxyError> {
         let (dir, fleet, config) = (&self.settings.dir, &self.fleet, self.settings.config.display());
         if !paths.contains(&config::http_path(dir, fleet)) {
             return Err(
@@ -210,7 +220,7 @@ impl Nginx {
                 )));
             }
             if route.sticky {
-                self.cookie_is_told(service, &theirs)?;
+                self.cookie_is_told(service, theirs)?;
             }
         }
         Ok(())

@@ -30,9 +30,9 @@ use async_trait::async_trait;
 pub use self::config::{cookie_line, http_line, location_line};
 use self::process::Worker;
 use self::shares::Shares;
-use super::{Direction, Extras, Proxy, ProxyError, files};
+use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files};
 pub use crate::fleet::model::NginxSettings as Settings;
-use crate::fleet::model::{HealthCheck, Probe, Rule};
+use crate::fleet::model::{HealthCheck, Probe, Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, Millis, ProxyName, ServiceName};
 use crate::rollout::world::{
     EndpointReadback, Route, RouteReadback, Slot, SlotReadback, SlotRoute, Slots, WorkerRoute,
@@ -346,6 +346,21 @@ impl Proxy for Nginx {
                 self.name
             ))),
         }
+    }
+
+    async fn examine(&self, services: &[&Service]) -> Vec<Advice> {
+        let mut out = advice::asked(self, services).await;
+        // What keeps it from being checked has been said.
+        let Ok((paths, theirs)) = self.check().await else { return out };
+        for service in services {
+            let route = Route { sticky: Extras::of(&service.strategy).sticky, ..nothing(&service.name) };
+            if let Err(e) = self.has_lines(&paths, &theirs, &[route]) {
+                out.push(Advice::fails(&e.to_string()));
+            }
+        }
+        out.dedup();
+        out.extend(config::hints(&theirs, &self.fleet, self.settings.log));
+        out
     }
 
     fn by_hand(&self, route: &Route) -> String {
