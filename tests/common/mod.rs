@@ -1,17 +1,19 @@
 //! Helpers that the black-box tests share. Each test binary uses some of them.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod ports;
 pub mod registry;
 pub mod require;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pilothouse::fleet::model::{Address, Run};
 use pilothouse::fleet::names::{FleetName, InstanceId, RevisionId};
 use pilothouse::rollout::world::{InstanceSpec, Restart};
+pub use ports::free_port;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Longest wait for something that takes milliseconds on a quiet machine.
@@ -32,11 +34,6 @@ pub fn unique(prefix: &str) -> String {
 
 pub fn unique_fleet() -> FleetName {
     unique("t").parse().unwrap()
-}
-
-/// A loopback port that nobody listens on just now.
-pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// Waits until `check` gives something; panics with `what` when it never does.

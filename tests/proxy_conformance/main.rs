@@ -18,6 +18,8 @@ macro_rules! conforms {
 mod edge;
 mod haproxy;
 mod nginx;
+#[path = "../common/ports.rs"]
+mod ports;
 #[path = "../common/require.rs"]
 mod require;
 mod servers;

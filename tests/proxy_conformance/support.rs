@@ -64,7 +64,7 @@ steps = [ { weight = 5, pause = "manual" } ]
 
 /// A port that was free a moment ago.
 pub fn free_addr() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    ([127, 0, 0, 1], crate::ports::free_port()).into()
 }
 
 /// One instance: a server that says its id and counts.
@@ -344,11 +344,6 @@ pub fn end(child: &mut Option<Child>) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = c.wait();
     }
-}
-
-/// A loopback port for log lines that was free a moment ago.
-pub fn free_log() -> SocketAddr {
-    std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// A client with keep-alive.

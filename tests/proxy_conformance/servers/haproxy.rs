@@ -11,7 +11,7 @@ use pilothouse::proxy::Extras;
 use pilothouse::proxy::haproxy::{Haproxy, Settings, ensure_files, frontend_lines};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Harness, OWNER, Server, end, free_addr, free_log, service};
+use crate::support::{Harness, OWNER, Server, end, free_addr, service};
 
 struct Running {
     binary: PathBuf,
@@ -37,7 +37,7 @@ impl Harness {
         let listen = free_addr();
         let own = dir.path().join("own");
         ensure_files(&own, &fleet, OWNER, &[service()]).unwrap();
-        let log = free_log();
+        let log = free_addr();
         let text = format!(
             "defaults\n    mode http\n    timeout connect 1s\n    timeout client 30s\n    timeout server 10s\n    \
              timeout http-keep-alive 10s\n{defaults}frontend fe\n    bind {listen}\n    option idle-close-on-response\n    \

@@ -11,7 +11,7 @@ use pilothouse::proxy::Proxy as _;
 use pilothouse::proxy::nginx::{self, Nginx};
 use pilothouse::rollout::world::RouteReadback;
 
-use crate::support::{Harness, OWNER, Server, end, free_addr, free_log, service};
+use crate::support::{Harness, OWNER, Server, end, free_addr, service};
 
 struct Running {
     binary: PathBuf,
@@ -37,7 +37,7 @@ impl Harness {
             pid: dir.path().join("nginx.pid"),
             status: free_addr(),
             binary: binary.clone(),
-            log: Some(free_log()),
+            log: Some(free_addr()),
         };
         let cookie = if cookie { nginx::cookie_line(&fleet, &service()) } else { String::new() };
         let text = format!(
