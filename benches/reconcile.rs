@@ -66,6 +66,7 @@ fn fleet(instances: usize) -> Fleet {
             },
             hooks: Hooks::default(),
             analysis: None,
+            checks: Vec::new(),
             progress_deadline: Millis::secs(600),
             keep: Millis::secs(60),
             restore: false,

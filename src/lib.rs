@@ -6,6 +6,7 @@
 
 pub mod analysis;
 pub mod api;
+pub mod checks;
 pub mod cli;
 pub mod client;
 pub mod controller;

@@ -280,6 +280,9 @@ pub struct RolloutView {
     /// What the analysis says of it; `None` when nobody judges it, and before anything was counted.
     #[serde(default)]
     pub verdict: Option<VerdictView>,
+    /// What its checks say, in the order of the fleet file.
+    #[serde(default)]
+    pub checks: Vec<CheckView>,
     /// Hooks that were begun, in order.
     #[serde(default)]
     pub hooks: Vec<HookView>,
@@ -311,6 +314,38 @@ impl VerdictView {
         };
         let dry = if self.dry_run { " (dry run)" } else { "" };
         format!("verdict{dry}: {state}: {}", self.words)
+    }
+}
+
+/// What a check of a rollout says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckView {
+    /// Its name.
+    pub name: Safe,
+    /// `good`, `bad`, `unknown`; empty before the first answer.
+    pub answer: Safe,
+    /// The last answer in words.
+    pub words: Safe,
+    /// Bad answers since the last good one.
+    pub bad: u32,
+    /// After so many the candidate is taken back.
+    pub failures: u32,
+    /// Nothing is done about it.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+impl CheckView {
+    /// In one line: `check saturation: bad (1 of 2): 0.07, at most 0.05`.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let dry = if self.dry_run { " (dry run)" } else { "" };
+        if self.answer.is_empty() {
+            return format!("check {}{dry}: not asked yet", self.name);
+        }
+        let bad = if self.bad > 0 { format!(" ({} of {} bad)", self.bad, self.failures) } else { String::new() };
+        let words = if self.words.is_empty() { String::new() } else { format!(": {}", self.words) };
+        format!("check {}{dry}: {}{bad}{words}", self.name, self.answer)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DowntimeView, HealthView, Role, RolloutStatus, Snapshot, VerdictView};
+use super::{CheckView, DowntimeView, HealthView, Role, RolloutStatus, Snapshot, VerdictView};
 use crate::text::Safe;
 
 /// The whole fleet.
@@ -62,6 +62,9 @@ pub struct StatusRollout {
     /// What the analysis says of it; left out when nobody judges it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<VerdictView>,
+    /// What its checks say; left out when there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckView>,
     /// Hosts that were rolled back alone; left out when there are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Safe>,
@@ -164,6 +167,7 @@ pub fn status(s: &Snapshot) -> Status {
                 name: r.phases.get(r.phase).map(|p| p.name.clone()).unwrap_or_default(),
             },
             verdict: r.verdict.clone(),
+            checks: r.checks.clone(),
             held: r.held.clone(),
             downtimes: r.downtimes.clone(),
         });

@@ -217,6 +217,9 @@ fn text(s: &Snapshot) -> String {
             if let Some(v) = &r.verdict {
                 let _ = writeln!(out, "  {}", v.line());
             }
+            for check in &r.checks {
+                let _ = writeln!(out, "  {}", check.line());
+            }
             for line in special::comparison(r) {
                 let _ = writeln!(out, "  {line}");
             }

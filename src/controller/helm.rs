@@ -12,6 +12,7 @@ use super::clock::Clock;
 use super::explain;
 use super::hands::{Hands, Target, TargetKey, backoff};
 use super::input::{Asked, Input};
+use super::inspector::Inspector;
 use super::journal::Journal;
 use super::keeper::Keeper;
 use super::lock::Lock;
@@ -24,7 +25,7 @@ use crate::rollout::capacity;
 use crate::rollout::fact::{Counted, Fact, Record};
 use crate::rollout::reconcile::{Effect, Lane, differences, reconcile};
 use crate::rollout::state::{Instance, Stage, State};
-use crate::rollout::world::{Failure, HostObs, Observed, RunState};
+use crate::rollout::world::{CheckSeen, Failure, HostObs, Observed, RunState};
 use crate::text::Safe;
 
 mod batch;
@@ -71,6 +72,7 @@ pub struct Helm {
     following: HashMap<InstanceId, JoinHandle<()>>,
     numbers: Numbers,
     analyst: Analyst,
+    inspector: Inspector,
     usage: BTreeMap<InstanceId, Usage>,
     versions: BTreeMap<ServiceName, Vec<Version>>,
     watchers: Vec<Safe>,
@@ -136,6 +138,7 @@ impl Helm {
             following: HashMap::new(),
             numbers: Numbers::default(),
             analyst: parts.analyst,
+            inspector: Inspector::default(),
             usage: BTreeMap::new(),
             versions: BTreeMap::new(),
             watchers: Vec::new(),
@@ -216,6 +219,7 @@ impl Helm {
         for (_, task) in self.following.drain() {
             task.abort();
         }
+        self.inspector.end();
         drop(self.journal);
         self.keeper.end()
     }
@@ -377,6 +381,13 @@ impl Helm {
             Input::Means { revision, means } => {
                 self.obs.means.insert(revision, means);
             }
+            Input::Checked { service, check, rollout, asked_at, answered: (answer, words) } => {
+                if self.inspector.asks(&service, &check, &rollout) {
+                    let seen = self.obs.checks.entry(service).or_default();
+                    let after = CheckSeen::after(seen.remove(&check), rollout, asked_at, answer, words);
+                    seen.insert(check, after);
+                }
+            }
             Input::LastWords { service, rollout, instance, lines } => {
                 let last = self.state.services.get(&service).and_then(|s| s.rollout.as_ref());
                 if last.is_some_and(|r| r.id == rollout) {
@@ -441,6 +452,7 @@ impl Helm {
         let now = self.clock.now();
         self.forget_failures();
         self.follow_instances();
+        self.inspector.follow(&self.state, &mut self.obs, &self.hands);
         let all = self.state.services.values().flat_map(|s| s.instances.values());
         self.hands.draining(all.filter(|i| i.stage == Stage::Leaving).map(|i| i.leaving_at).max());
         for effect in reconcile(&self.state, &self.obs) {

@@ -6,9 +6,10 @@ use tokio::sync::oneshot;
 
 use super::hands::TargetKey;
 use crate::api::{ApiError, ProbeView, VerbReply};
+use crate::checks::Answered;
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
-use crate::fleet::names::{HostName, InstanceId, ProxyName, RevisionId, RolloutId, ServiceName, Version};
+use crate::fleet::names::{CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version};
 use crate::proxy::ProxyError;
 use crate::rollout::decide::{Intent, Taken};
 use crate::rollout::reconcile::Effect;
@@ -85,6 +86,19 @@ pub enum Input {
         revision: RevisionId,
         /// What they mean.
         means: Means,
+    },
+    /// A check of a rollout was asked.
+    Checked {
+        /// Of this service.
+        service: ServiceName,
+        /// Which.
+        check: CheckName,
+        /// For this rollout.
+        rollout: RolloutId,
+        /// When the question was put (controller time).
+        asked_at: Millis,
+        /// What it came to.
+        answered: Answered,
     },
     /// What an instance that failed wrote last.
     LastWords {

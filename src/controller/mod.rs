@@ -23,6 +23,7 @@ mod hands;
 mod helm;
 pub mod history;
 mod input;
+mod inspector;
 pub mod journal;
 mod keeper;
 pub mod lock;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::numbers::{Numbers, share};
 use crate::api::{
-    DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceDetails, InstanceView, PhaseHostView,
+    CheckView, DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceDetails, InstanceView, PhaseHostView,
     PhaseView, PlanView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView, ServiceView,
     Snapshot, VerdictView,
 };
 use crate::engine::{Details, Usage};
-use crate::fleet::model::{Engine, Fleet, Rule, RuleBy, Service};
+use crate::fleet::model::{Check, Engine, Fleet, Rule, RuleBy, Service};
 use crate::fleet::names::{Bp, InstanceId, Millis, RevisionId, ServiceName, Version};
 use crate::rollout::capacity;
 use crate::rollout::decide;
@@ -274,6 +274,7 @@ fn rollout_view(s: &ServiceState, r: &Rollout, from: &Sources<'_>) -> RolloutVie
             words: v.words.clone(),
             dry_run: s.spec.analysis.is_some_and(|a| a.dry_run),
         }),
+        checks: if r.active() { check_views(s, r, from.obs) } else { Vec::new() },
         hooks: r.hooks.iter().map(hook_view).collect(),
         irreversible: decide::irreversible(s, r),
         held: r.held.iter().map(|h| Safe::new(h.as_str())).collect(),
@@ -315,6 +316,21 @@ fn tester(rule: &Rule) -> String {
         RuleBy::Header => format!("header {}", rule.name),
         RuleBy::Cookie => format!("cookie {}", rule.name),
     }
+}
+
+fn check_views(s: &ServiceState, r: &Rollout, obs: &Observed) -> Vec<CheckView> {
+    let view = |c: &Check| {
+        let seen = decide::check_seen(s, r, obs, c);
+        CheckView {
+            name: Safe::new(c.name.as_str()),
+            answer: seen.map_or("", |s| s.answer.as_str()).into(),
+            words: seen.map(|s| s.words.clone()).unwrap_or_default(),
+            bad: seen.map_or(0, |s| s.bad),
+            failures: c.failures,
+            dry_run: c.dry_run,
+        }
+    };
+    decide::checks(s, r).iter().map(view).collect()
 }
 
 fn hook_view(h: &HookRun) -> HookView {

@@ -74,6 +74,7 @@ pub(super) const SERVICE: Keys = Keys {
         "strategy",
         "hooks",
         "analysis",
+        "checks",
     ],
 };
 
@@ -116,9 +117,15 @@ pub(super) const ANALYSIS: Keys = Keys {
     ],
 };
 
+pub(super) const CHECK: Keys = Keys {
+    header: "[services.NAME.checks.NAME]",
+    schema: "/$defs/check/properties",
+    keys: &["type", "url", "query", "min", "max", "command", "interval", "timeout", "failures", "dry_run"],
+};
+
 /// Every kind of table.
 pub fn all() -> impl Iterator<Item = &'static Keys> {
-    const FIXED: &[Keys] = &[TOP, HOST, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, RULE];
+    const FIXED: &[Keys] = &[TOP, HOST, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, CHECK, RULE];
     let proxies = proxies::KINDS.iter().map(|k| &k.keys);
     FIXED.iter().chain(proxies).chain(strategy::KINDS.iter().flat_map(|k| k.tables.iter()))
 }

@@ -3,6 +3,7 @@
 //! It is journalled when a verb uses it, so it holds no secret: values from `env_file` are read at start of an
 //! instance and never stored, only named and hashed.
 
+mod check;
 mod proxy;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, Version};
 use crate::analysis::Rate;
+pub use check::{Ask, Check, Limit, PLACEHOLDERS as CHECK_PLACEHOLDERS};
 pub use proxy::{EdgeSettings, HaproxySettings, NginxSettings, Proxy, ProxyKind};
 
 /// Everything declared in one `fleet.toml`.
@@ -163,6 +165,9 @@ pub struct Service {
     /// How a release is judged by what its requests come to; `None` when nobody judges it.
     #[serde(default)]
     pub analysis: Option<Analysis>,
+    /// What is asked about a candidate while it takes requests.
+    #[serde(default)]
+    pub checks: Vec<Check>,
     /// Steps must be reached within this time of progress; does not run while paused.
     pub progress_deadline: Millis,
     /// How long the old revision is kept running after promotion, for a rollback that is one weight change.
@@ -406,4 +411,6 @@ pub enum Gate {
     Manual,
     /// The analysis has passed the candidate at the share of this phase.
     Verdict,
+    /// Every check has had a good answer to a question that was put in this phase.
+    Checks,
 }

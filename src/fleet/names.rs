@@ -75,6 +75,10 @@ text_id!(
     FleetName, |s| check_label("fleet", s, 32)
 );
 text_id!(
+    /// Name of a check of a service.
+    CheckName, |s| check_label("check", s, 32)
+);
+text_id!(
     /// Name of a host in the fleet file.
     HostName, |s| check_label("host", s, 40)
 );

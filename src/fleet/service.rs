@@ -1,6 +1,7 @@
 //! `[services.NAME]`: reads one service and what hangs below it.
 
 mod analysis;
+mod checks;
 mod env;
 mod hooks;
 mod placement;
@@ -101,6 +102,7 @@ fn read(
     });
     let hooks = hooks::read(ctx, section, is_process);
     let analysis = analysis::read(ctx, section, around.proxied);
+    let checks = checks::read(ctx, section);
     let progress_deadline = duration(ctx, section, "progress_deadline", Millis::secs(1), Millis::secs(600));
     let keep = duration(ctx, section, "keep", Millis(0), Millis::secs(300));
     let restore = restore(ctx, section);
@@ -126,6 +128,7 @@ fn read(
         strategy: strategy.unwrap_or_else(strategy::default),
         hooks,
         analysis,
+        checks,
         progress_deadline,
         keep,
         restore,

@@ -533,6 +533,7 @@ fn share(route: &Route, id: &RevisionId) -> Bp {
 }
 
 mod adoption;
+mod checks;
 mod crashes;
 pub(crate) mod fixture;
 mod hooks;

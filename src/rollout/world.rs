@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::analysis;
 use crate::fleet::model::{Address, HealthCheck, Rule, Run};
 use crate::fleet::names::{
-    Bp, FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version,
+    Bp, CheckName, FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version,
 };
 use crate::text::Safe;
 
@@ -371,6 +371,9 @@ pub struct Observed {
     /// What the analysis of each service's rollout says; missing where nobody judges, and before anything was counted.
     #[serde(default)]
     pub verdicts: BTreeMap<ServiceName, Verdict>,
+    /// What the checks of each service's rollout answered; missing where nothing was asked yet.
+    #[serde(default)]
+    pub checks: BTreeMap<ServiceName, BTreeMap<CheckName, CheckSeen>>,
     /// Hooks that were begun since this controller started: of others, begun before, nobody knows whether they ran.
     #[serde(default)]
     pub begun: BTreeSet<InstanceId>,
@@ -394,6 +397,61 @@ pub struct Verdict {
     pub first_bad: Option<Millis>,
     /// The numbers in words: `12 of 240 requests failed, stable 3 of 9,120: 99.7% sure it is over 0.5 points worse`.
     pub words: Safe,
+}
+
+/// What a check says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// All is well.
+    Good,
+    /// It is not.
+    Bad,
+    /// Nobody knows: no answer in time, or one that says nothing. It is never taken for a good one.
+    Unknown,
+}
+
+impl Answer {
+    /// `good`, `bad` or `unknown`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is known of a check of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckSeen {
+    /// Of which rollout.
+    pub rollout: RolloutId,
+    /// What it answered last.
+    pub answer: Answer,
+    /// When that was asked (controller time).
+    pub asked_at: Millis,
+    /// How many bad answers there were since the last good one.
+    pub bad: u32,
+    /// When the first of them was asked.
+    pub first_bad: Option<Millis>,
+    /// The last answer in words: `0.07, at most 0.05`.
+    pub words: Safe,
+}
+
+impl CheckSeen {
+    /// After one more question, put at `asked_at`.
+    #[must_use]
+    pub fn after(before: Option<Self>, rollout: RolloutId, asked_at: Millis, answer: Answer, words: Safe) -> Self {
+        let (bad, first_bad) = match (before.filter(|b| b.rollout == rollout), answer) {
+            (_, Answer::Good) | (None, Answer::Unknown) => (0, None),
+            (None, Answer::Bad) => (1, Some(asked_at)),
+            (Some(b), Answer::Bad) => (b.bad.saturating_add(1), b.first_bad.or(Some(asked_at))),
+            (Some(b), Answer::Unknown) => (b.bad, b.first_bad),
+        };
+        Self { rollout, answer, asked_at, bad, first_bad, words }
+    }
 }
 
 /// What a revision's tag and env file mean now.

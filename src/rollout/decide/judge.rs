@@ -2,6 +2,7 @@
 //! it, and while stable itself fails nobody is sent anywhere.
 
 use super::OURSELVES;
+use super::checks;
 use super::waiting::closed_gates;
 use crate::analysis;
 use crate::fleet::model::{Analysis, Gate};
@@ -11,6 +12,8 @@ use crate::rollout::state::{Kind, Rollout, ServiceState, Status};
 use crate::rollout::world::{Observed, Verdict};
 use crate::text::Safe;
 
+/// After this time in a phase without a good answer of a check it pauses, where the analysis has no time of its own.
+const INCONCLUSIVE_AFTER: Millis = Millis::secs(600);
 /// How long stable may fail by itself before the rollout waits for somebody.
 const STABLE_FAILS_FOR: Millis = Millis::secs(30);
 
@@ -33,22 +36,37 @@ pub fn verdict<'a>(service: &ServiceState, r: &Rollout, obs: &'a Observed) -> Op
     obs.verdicts.get(&service.spec.name).filter(|v| v.rollout == r.id)
 }
 
-/// A verdict that was not written down yet. That evidence is inconclusive (again) is no verdict.
+/// A verdict that was not written down yet. That evidence is inconclusive (again) is no verdict. A check that has failed
+/// is one as well: whoever goes on after it has overruled it.
 pub(super) fn news(service: &ServiceState, r: &Rollout, obs: &Observed) -> Option<Fact> {
-    let v = verdict(service, r, obs)?;
-    let said = r.verdict == Some((v.phase, v.state));
-    (v.state != analysis::State::Wait && !said).then(|| Fact::VerdictReached {
+    let (phase, verdict, detail) = match (checks::failed(service, r, obs), verdict(service, r, obs)) {
+        (Some(words), _) => (r.phase, analysis::State::Fail, words),
+        (None, Some(v)) => (v.phase, v.state, v.words.clone()),
+        (None, None) => return None,
+    };
+    let said = match verdict {
+        // Once is enough, in whichever phase.
+        analysis::State::Fail => r.verdict.is_some_and(|(_, said)| said == analysis::State::Fail),
+        _ => r.verdict == Some((phase, verdict)),
+    };
+    (verdict != analysis::State::Wait && !said).then(|| Fact::VerdictReached {
         service: service.spec.name.clone(),
         rollout: r.id.clone(),
-        phase: v.phase,
-        verdict: v.state,
-        detail: v.words.clone(),
+        phase,
+        verdict,
+        detail,
     })
 }
 
-/// Why the candidate has failed by what its requests came to.
+/// Why the candidate has failed by what its requests came to, or by what a check says.
 pub(super) fn failed(service: &ServiceState, r: &Rollout, obs: &Observed) -> Option<Safe> {
-    acting(service, r).filter(|_| !r.overruled)?;
+    if r.overruled {
+        return None;
+    }
+    if let Some(words) = checks::failed(service, r, obs) {
+        return Some(words);
+    }
+    acting(service, r)?;
     verdict(service, r, obs).filter(|v| v.state == analysis::State::Fail).map(|v| v.words.clone())
 }
 
@@ -95,8 +113,11 @@ pub(super) fn soak_left(
 
 /// A pause, when stable has failed for too long, or no verdict came in time and nothing else is waited for.
 pub(super) fn pauses(service: &ServiceState, r: &Rollout, obs: &Observed, now: Millis) -> Option<Fact> {
-    let a = acting(service, r).filter(|_| r.status == Status::Running)?;
-    let v = verdict(service, r, obs);
+    if r.status != Status::Running {
+        return None;
+    }
+    let a = acting(service, r);
+    let v = verdict(service, r, obs).filter(|_| a.is_some());
     let pause = |reason: String| {
         let (service, rollout) = (service.spec.name.clone(), r.id.clone());
         Some(Fact::Paused { service, rollout, reason: Safe::new(&reason), by: OURSELVES.into() })
@@ -110,25 +131,42 @@ pub(super) fn pauses(service: &ServiceState, r: &Rollout, obs: &Observed, now: M
         ));
     }
     let settled_at = r.settled_at.filter(|_| !r.gates_opened)?;
-    let only_verdict = closed_gates(service, r, obs, settled_at, now) == [Gate::Verdict];
-    if !only_verdict || now.since(settled_at.max(r.resumed_at)) <= a.inconclusive_after {
+    let closed = closed_gates(service, r, obs, settled_at, now);
+    let only_verdicts = closed.iter().all(|g| matches!(g, Gate::Verdict | Gate::Checks));
+    let most = judged(service, r).map_or(INCONCLUSIVE_AFTER, |a| a.inconclusive_after);
+    if closed.is_empty() || !only_verdicts || now.since(settled_at.max(r.resumed_at)) <= most {
         return None;
     }
-    let words = v.map_or_else(|| "no requests of both versions were counted".into(), |v| v.words.clone());
+    let mut words = Vec::new();
+    if closed.contains(&Gate::Verdict) {
+        words.push(v.map_or("no requests of both versions were counted".into(), |v| v.words.clone()));
+    }
+    if closed.contains(&Gate::Checks) {
+        words.extend(checks::open(service, r, obs, settled_at));
+    }
+    let words: Vec<&str> = words.iter().map(Safe::as_str).collect();
+    let words = words.join("; ");
     pause(format!(
-        "inconclusive after {} at {}: {words}; promote, abort, or resume to wait as long again",
-        a.inconclusive_after,
+        "inconclusive after {most} at {}: {words}; promote, abort, or resume to wait as long again",
         r.phase().map(|p| p.name.clone()).unwrap_or_default()
     ))
 }
 
 /// How long it took until the candidate got nothing any more: to be asked once that was read back.
 pub(super) fn made_safe(service: &ServiceState, r: &Rollout, obs: &Observed, now: Millis) -> Option<Fact> {
-    let had_any = r.plan.phases.iter().take(r.phase + 1).any(|p| p.weight > Bp::ZERO);
+    let first_bad = first_bad(service, r, obs);
+    // Who is chosen by a rule is no share, and meets what is bad all the same.
+    let had_any = first_bad.is_some() || r.plan.phases.iter().take(r.phase + 1).any(|p| p.weight > Bp::ZERO);
     (had_any && r.made_safe.is_none()).then(|| Fact::MadeSafe {
         service: service.spec.name.clone(),
         rollout: r.id.clone(),
-        since_bad: verdict(service, r, obs).and_then(|v| v.first_bad).map(|at| now.since(at)),
+        since_bad: first_bad.map(|at| now.since(at)),
         since_abort: now.since(r.abort_at),
     })
+}
+
+/// The first moment that spoke against the candidate.
+fn first_bad(service: &ServiceState, r: &Rollout, obs: &Observed) -> Option<Millis> {
+    let counted = verdict(service, r, obs).and_then(|v| v.first_bad);
+    counted.into_iter().chain(checks::first_bad(service, r, obs)).min()
 }

@@ -1,6 +1,7 @@
 //! What a verb, or the world as it is, means: facts. Nothing here does anything; `now` is controller time.
 
 mod advance;
+mod checks;
 mod hooks;
 mod judge;
 mod life;
@@ -11,6 +12,7 @@ mod verb;
 mod waiting;
 
 pub use advance::{advance, start_key};
+pub use checks::{checks, seen as check_seen, to_be_asked};
 pub use hooks::{
     declared as hook_declared, irreversible, passed as hook_passed, running as hook_running,
     start_key as hook_key,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::life::certain;
 use super::place::missing;
-use super::{hooks, judge};
+use super::{checks, hooks, judge};
 use crate::fleet::model::Gate;
 use crate::fleet::names::{Bp, HostName, InstanceId, Millis};
 use crate::rollout::capacity::{Trust, healthy, in_rotation, serves};
@@ -165,7 +165,12 @@ pub fn waiting(state: &State, service: &ServiceState, r: &Rollout, obs: &Observe
         && let Some(at) = r.settled_at
         && !r.gates_opened
     {
-        out.extend(closed_gates(service, r, obs, at, now).into_iter().map(|g| Safe::new(&gate_text(g))));
+        for gate in closed_gates(service, r, obs, at, now) {
+            match gate {
+                Gate::Checks => out.extend(checks::open(service, r, obs, at.max(r.thawed_at))),
+                gate => out.push(Safe::new(&gate_text(gate))),
+            }
+        }
     }
     out
 }
@@ -178,6 +183,7 @@ pub fn gate_text(gate: Gate) -> String {
         Gate::Pause(d) => format!("pause {d}"),
         Gate::Manual => "promote".to_owned(),
         Gate::Verdict => "a passing verdict".to_owned(),
+        Gate::Checks => "good checks".to_owned(),
     }
 }
 
@@ -192,6 +198,7 @@ pub(super) fn closed_gates(
     let open = |gate: &Gate| match gate {
         Gate::Manual => false,
         Gate::Verdict => judge::passed(service, r, obs, settled_at, now),
+        Gate::Checks => checks::open(service, r, obs, settled_at.max(r.thawed_at)).is_empty(),
         Gate::Pause(d) => now.since(settled_at) >= *d || judge::ends_pauses(service, r, obs, settled_at, now),
         Gate::HealthyFor(d) => service.of(&r.to).filter(|i| i.stage == Stage::Started).all(|i| {
             // What passed while something was out of reach was not watched: never healthy by silence.
@@ -209,7 +216,7 @@ pub fn gate_left(service: &ServiceState, r: &Rollout, obs: &Observed, now: Milli
     closed_gates(service, r, obs, settled_at, now)
         .into_iter()
         .filter_map(|g| match g {
-            Gate::Manual => None,
+            Gate::Manual | Gate::Checks => None,
             Gate::Verdict => judge::soak_left(service, r, settled_at, now),
             Gate::Pause(d) => Some(settled_at.plus(d).since(now)),
             Gate::HealthyFor(d) => Some(settled_at.max(r.thawed_at).plus(d).since(now)),

@@ -20,7 +20,7 @@ pub(super) fn plan(service: &Service, preview: Option<&Rule>, gates: &[Gate]) ->
     };
     // What only shows under traffic has to show before the old colour stops being the way back by itself.
     let bake = gates.iter().find(|g| matches!(g, Gate::HealthyFor(_))).copied();
-    let bake = vec![bake.unwrap_or(Gate::HealthyFor(BAKE))];
+    let bake = [bake.unwrap_or(Gate::HealthyFor(BAKE))].into_iter().chain(super::checked(service)).collect();
     Plan {
         phases: vec![phase("preview", Bp::ZERO, gates.to_vec()), phase("switch", Bp::FULL, bake)],
         rules: preview.cloned().into_iter().collect(),

@@ -29,7 +29,8 @@ pub(super) fn plan(service: &Service, steps: &[Step], sticky: bool, tester: Opti
     let steps = steps.iter().zip(sizes);
     // Beside each other both versions can be judged; at 100 % there is nothing to compare with.
     let judged = service.analysis.is_some_and(|a| !a.dry_run);
-    let gates = |s: &Step| s.gates.iter().copied().chain(judged.then_some(Gate::Verdict)).collect();
+    let judges = || judged.then_some(Gate::Verdict).into_iter().chain(super::checked(service));
+    let gates = |s: &Step| s.gates.iter().copied().chain(judges()).collect();
     phases.extend(steps.map(|(s, size)| phase(s.weight.human(), s.weight, size, gates(s))));
     phases.push(phase(Bp::FULL.human(), Bp::FULL, replicas, Vec::new()));
     Plan { phases, sticky, rules: tester.cloned().into_iter().collect(), ..Plan::default() }

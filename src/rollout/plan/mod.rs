@@ -134,6 +134,11 @@ fn limits(service: &Service) -> Limits {
     }
 }
 
+/// The gate of a phase in which checks are asked.
+fn checked(service: &Service) -> Option<Gate> {
+    service.checks.iter().any(|c| !c.dry_run).then_some(Gate::Checks)
+}
+
 /// `n` instances spread over the hosts of `full`, one host after the other, never more on a host than there.
 #[must_use]
 pub fn spread(full: &Placement, n: u32) -> Placement {

@@ -18,6 +18,8 @@ pub struct Outlook {
     pub at_least: Millis,
     /// Names of the phases that wait for somebody to promote.
     pub by_hand: Vec<String>,
+    /// Names of the phases that wait for good answers of the checks.
+    pub checked: Vec<String>,
     /// Names of the phases that wait until the analysis has passed them, and after which time they pause without that.
     pub judged: Option<(Vec<String>, Millis)>,
     /// What it cannot promise, in words; empty when there is nothing to say.
@@ -79,8 +81,10 @@ pub fn outlook(service: &Service, plan: &Plan, has_stable: bool) -> Outlook {
         (stable, candidate) = next;
     }
     let by_hand = plan.phases.iter().filter(|p| p.gates.contains(&Gate::Manual)).map(|p| p.name.clone());
-    let judged: Vec<String> =
-        plan.phases.iter().filter(|p| p.gates.contains(&Gate::Verdict)).map(|p| p.name.clone()).collect();
+    let with = |gate: Gate| -> Vec<String> {
+        plan.phases.iter().filter(|p| p.gates.contains(&gate)).map(|p| p.name.clone()).collect()
+    };
+    let judged = with(Gate::Verdict);
     let lowest = has_stable.then_some(lowest);
     let way_back = way_back(service, plan, has_stable);
     Outlook {
@@ -89,6 +93,7 @@ pub fn outlook(service: &Service, plan: &Plan, has_stable: bool) -> Outlook {
         extra: most.saturating_sub(replicas),
         at_least,
         by_hand: by_hand.collect(),
+        checked: with(Gate::Checks),
         judged: service.analysis.filter(|_| !judged.is_empty()).map(|a| (judged, a.inconclusive_after)),
         not_promised: not_promised(service, plan, lowest, way_back),
         way_back,
@@ -119,6 +124,10 @@ impl Outlook {
                 )
             }
             None => time,
+        };
+        let time = match self.checked.as_slice() {
+            [] => time,
+            phases => format!("{time}, and until the checks are good at {}", list(phases)),
         };
         match self.by_hand.as_slice() {
             [] => time,
@@ -167,7 +176,7 @@ fn timed(service: &Service, gate: &Gate) -> Option<Millis> {
     match gate {
         Gate::HealthyFor(d) | Gate::Pause(d) => Some(*d),
         Gate::Verdict => service.analysis.map(|a| a.soak),
-        Gate::Manual => None,
+        Gate::Manual | Gate::Checks => None,
     }
 }
 

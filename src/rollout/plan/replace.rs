@@ -17,7 +17,8 @@ pub(super) fn plan(service: &Service, batch: Batch, min_healthy: Millis, limits:
             .filter(|(_, n)| *n > 0)
             .collect();
         let count: u32 = candidate.values().sum();
-        let gates = if min_healthy > Millis(0) { vec![Gate::HealthyFor(min_healthy)] } else { Vec::new() };
+        let healthy = (min_healthy > Millis(0)).then_some(Gate::HealthyFor(min_healthy));
+        let gates = healthy.into_iter().chain(super::checked(service)).collect();
         let weight = Bp::ratio(u64::from(count), u64::from(replicas));
         phases.push(Phase { name, stable, candidate, weight, gates });
     };

@@ -65,6 +65,7 @@ pub(crate) fn service(
         strategy,
         hooks: crate::fleet::model::Hooks::default(),
         analysis: None,
+        checks: Vec::new(),
         progress_deadline: Millis::secs(600),
         keep: Millis::secs(60),
         restore: false,

@@ -153,7 +153,7 @@ pub(super) fn rows(model: &Model) -> u16 {
     }
     // Urgent things seldom fit one line.
     let urgent = 2 * urgent(model, service, r).len() + usize::from(service.next.is_some());
-    let judged = 2 * usize::from(r.verdict.is_some());
+    let judged = 2 * usize::from(r.verdict.is_some()) + r.checks.len();
     let n = urgent + judged + quiet(model, service, r).len() + comparison(model, r).len();
     u16::try_from(n).unwrap_or(u16::MAX)
 }

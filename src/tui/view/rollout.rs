@@ -49,6 +49,30 @@ fn verdict(service: &ServiceView, r: &RolloutView, room: usize) -> Option<(Vec<S
     Some((lines, tone))
 }
 
+/// What the checks say: each that is not good in a line of its own, the good ones in one.
+fn checks(r: &RolloutView, room: usize) -> Vec<(String, Tone)> {
+    let mut lines = Vec::new();
+    let mut good = Vec::new();
+    for c in &r.checks {
+        let line = match c.answer.as_str() {
+            "good" => {
+                good.push(c.name.as_str());
+                continue;
+            }
+            "bad" => (format!("! {}", c.line()), Tone::Bad),
+            _ => (c.line(), Tone::Warn),
+        };
+        lines.push(line);
+    }
+    match good.as_slice() {
+        [] => {}
+        [one] => lines.push((format!("check {one}: good"), Tone::Ok)),
+        all => lines.push((format!("checks good: {}", all.join(", ")), Tone::Ok)),
+    }
+    let first = |(text, tone): (String, Tone)| Some((wrap(&text, room).into_iter().next()?, tone));
+    lines.into_iter().filter_map(first).collect()
+}
+
 /// The phase after this one, or what comes at the end.
 pub(super) fn next(r: &RolloutView) -> String {
     match r.phases.get(r.phase + 1) {
@@ -155,6 +179,8 @@ fn under_way(
     let compared = notes::comparison(model, r);
     // The sentences may take what the bars, the table and the weights do not need.
     let judged = verdict(service, r, room).map_or(1, |(lines, _)| lines.len());
+    let checks = checks(r, room);
+    let judged = judged + checks.len();
     let fixed = 3 + judged + compared.len() + usize::from(compared.is_empty());
     let mut spare = usize::from(area.height).saturating_sub(fixed).max(1);
     // What somebody has to do something about comes first where there is not room for both.
@@ -183,7 +209,7 @@ fn under_way(
             row += 1;
         }
     }
-    for (text, tone) in &compared {
+    for (text, tone) in checks.iter().chain(&compared) {
         Pen::new(buf, theme, area, row).text(text, *tone);
         row += 1;
     }

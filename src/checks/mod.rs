@@ -1,0 +1,197 @@
+//! Asks the checks of a release: a Prometheus, a URL or a command. What is not a clear answer is unknown.
+
+mod command;
+mod prometheus;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::fleet::model::{Ask, Check};
+use crate::fleet::names::FleetName;
+use crate::rollout::state::{Instance, Rollout, ServiceState};
+use crate::rollout::world::Answer;
+use crate::text::Safe;
+
+/// What is shown of an answer, in characters.
+const WORDS: usize = 120;
+/// What is read of an answer over HTTP, in bytes.
+const BODY: usize = 65_536;
+
+/// What a check came to, and in which words.
+pub type Answered = (Answer, Safe);
+
+/// A check with everything filled in: what is asked, literally.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    ask: Ask,
+    timeout: Duration,
+    /// From the end of one question to the next.
+    pub interval: Duration,
+    /// What a command is told in its environment.
+    env: BTreeMap<&'static str, String>,
+}
+
+/// What the placeholders stand for.
+struct Values(Vec<(&'static str, String)>);
+
+impl Values {
+    fn fill(&self, text: &str, encode: fn(&str) -> String) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('{') {
+            let (before, from) = rest.split_at(at);
+            out.push_str(before);
+            let known = self.0.iter().find(|(name, _)| {
+                from.get(1..).and_then(|f| f.strip_prefix(name)).is_some_and(|f| f.starts_with('}'))
+            });
+            let skip = match known {
+                Some((name, value)) => {
+                    out.push_str(&encode(value));
+                    name.len() + 2
+                }
+                None => {
+                    out.push('{');
+                    1
+                }
+            };
+            rest = from.get(skip..).unwrap_or_default();
+        }
+        out.push_str(rest);
+        out
+    }
+}
+
+/// Every character that has no meaning in a URL, as it is; all others encoded.
+fn in_url(text: &str) -> String {
+    let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~".contains(b);
+    text.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// The addresses of instances as a regular expression, written so that it means the same in every kind of quotes.
+fn addresses<'a>(instances: impl Iterator<Item = &'a Instance>) -> String {
+    let one = |at: std::net::SocketAddr| {
+        at.to_string().replace('[', "\u{1}").replace(']', "[]]").replace('\u{1}', "[[]").replace('.', "[.]")
+    };
+    let mut all: Vec<String> = instances.filter_map(|i| i.endpoint).map(one).collect();
+    all.sort();
+    all.join("|")
+}
+
+impl Question {
+    /// What a check asks of a rollout as it is now.
+    #[must_use]
+    pub fn of(check: &Check, fleet: &FleetName, service: &ServiceState, r: &Rollout) -> Self {
+        let version = |id| service.revisions.get(id).map(|rev| rev.version.to_string()).unwrap_or_default();
+        let stable = r.from.as_ref();
+        let values = Values(vec![
+            ("fleet", fleet.to_string()),
+            ("service", service.spec.name.to_string()),
+            ("version", version(&r.to)),
+            ("stable_version", stable.map(version).unwrap_or_default()),
+            ("revision", r.to.to_string()),
+            ("stable_revision", stable.map(ToString::to_string).unwrap_or_default()),
+            ("rollout", r.id.to_string()),
+            ("candidates", addresses(service.of(&r.to))),
+            ("stables", addresses(stable.into_iter().flat_map(|id| service.of(id)))),
+        ]);
+        let plain = |text: &str| values.fill(text, str::to_owned);
+        let ask = match &check.ask {
+            Ask::Prometheus { url, query, min, max } => Ask::Prometheus {
+                url: values.fill(url, in_url),
+                query: plain(query),
+                min: *min,
+                max: *max,
+            },
+            Ask::Http { url } => Ask::Http { url: values.fill(url, in_url) },
+            Ask::Command { argv } => Ask::Command { argv: argv.iter().map(|a| plain(a)).collect() },
+        };
+        const TOLD: [(&str, &str); 6] = [
+            ("fleet", "PILOTHOUSE_FLEET_NAME"),
+            ("service", "PILOTHOUSE_SERVICE"),
+            ("version", "PILOTHOUSE_VERSION"),
+            ("stable_version", "PILOTHOUSE_STABLE_VERSION"),
+            ("rollout", "PILOTHOUSE_ROLLOUT"),
+            ("candidates", "PILOTHOUSE_CANDIDATES"),
+        ];
+        let env = TOLD.iter().filter_map(|(word, name)| {
+            Some((*name, values.0.iter().find(|(known, _)| known == word)?.1.clone()))
+        });
+        let (timeout, interval) = (check.timeout.duration(), check.interval.duration());
+        Self { env: env.collect(), ask, timeout, interval }
+    }
+
+    /// Asks once; ends within the check's timeout and a moment.
+    pub async fn ask(&self, http: &reqwest::Client) -> Answered {
+        let asked = async {
+            match &self.ask {
+                Ask::Prometheus { url, query, min, max } => {
+                    prometheus::ask(http, url, query, *min, *max).await
+                }
+                Ask::Http { url } => get(http, url).await,
+                Ask::Command { argv } => command::ask(argv, &self.env).await,
+            }
+        };
+        let (answer, words) = tokio::time::timeout(self.timeout, asked).await.unwrap_or_else(|_elapsed| {
+            (Answer::Unknown, format!("no answer within {} ms", self.timeout.as_millis()))
+        });
+        (answer, Safe::new(&words.chars().take(WORDS).collect::<String>()))
+    }
+}
+
+/// Whoever is asked says yes or no; what stands in front of them, or is not able to say anything, says neither.
+async fn get(http: &reqwest::Client, url: &str) -> (Answer, String) {
+    let (status, body) = match body_of(http, url).await {
+        Ok(answered) => answered,
+        Err(why) => return (Answer::Unknown, why),
+    };
+    let answer = match status {
+        200..=299 => Answer::Good,
+        300..=399 | 408 | 425 | 429 | 502..=504 => Answer::Unknown,
+        _ => Answer::Bad,
+    };
+    let said = body.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
+    (answer, format!("{status} {said}").trim_end().to_owned())
+}
+
+/// Status and the beginning of the body.
+async fn body_of(http: &reqwest::Client, url: &str) -> Result<(u16, String), String> {
+    let url = Url::parse(url).map_err(|e| format!("no URL: {e}"))?;
+    let mut response = http.get(url).send().await.map_err(|e| failure(&e).to_owned())?;
+    let mut body = Vec::new();
+    while body.len() < BODY {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(e) => return Err(failure(&e).to_owned()),
+        }
+    }
+    body.truncate(BODY);
+    Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
+}
+
+fn failure(e: &reqwest::Error) -> &'static str {
+    if e.is_timeout() {
+        "no answer in time"
+    } else if e.is_connect() {
+        "no connection"
+    } else {
+        "the answer broke off"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_in_braces_are_replaced_and_other_braces_stay() {
+        let values = Values(vec![("version", "1.5.0".into()), ("candidates", "10[.]0[.]0[.]1:80".into())]);
+        let fill = |text| values.fill(text, str::to_owned);
+        let query = r#"rate(x{version="{version}",instance=~"{candidates}"}[1m])"#;
+        assert_eq!(fill(query), r#"rate(x{version="1.5.0",instance=~"10[.]0[.]0[.]1:80"}[1m])"#);
+        assert_eq!(fill("{verison} { {{version}} {"), "{verison} { {1.5.0} {");
+        assert_eq!(values.fill("http://x/?v={version}&c={candidates}", in_url), "http://x/?v=1.5.0&c=10%5B.%5D0%5B.%5D0%5B.%5D1%3A80");
+    }
+}
