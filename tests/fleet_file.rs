@@ -237,6 +237,9 @@ drift = "restore"
 progress_deadline = "1h"
 health = { http = "/health?full=1", interval = "2s", timeout = "1s", rise = 3, fall = 4 }
 drain = { deadline = "1m", stop_grace = "5s" }
+checks.burn = { type = "prometheus", url = "http://127.0.0.1:9090/", query = "max(burn)", min = 1, max = 2.5, interval = "2s", timeout = "1s", failures = 3, dry_run = true }
+checks.gate = { type = "http", url = "http://127.0.0.1:9000/{version}" }
+checks.smoke = { type = "command", command = ["./smoke", "{version}"] }
 analysis = { tolerance = "1%", alpha = "0.1%", max_errors = "0.2", latency = false, soak = "1m", inconclusive_after = "5m", promote = "auto", dry_run = true }
 [services.web.strategy]
 type = "canary"

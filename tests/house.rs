@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     ("traffic", &["fleet", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("probe", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
+    ("checks", &["fleet", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("engine", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
     ("proxy", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
     (
@@ -35,7 +36,10 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("tui", &["client", "api", "fleet::names", "text"], "the screen is a client of the API and nothing else"),
     (
         "controller",
-        &["analysis", "api", "client", "engine", "fleet", "probe", "proxy", "rollout", "text", "traffic"],
+        &[
+            "analysis", "api", "checks", "client", "engine", "fleet", "probe", "proxy", "rollout", "text",
+            "traffic",
+        ],
         "the controller knows no front end",
     ),
     (

@@ -16,7 +16,7 @@ mod world;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -69,7 +69,7 @@ impl Said {
 /// A fleet whose canary is asked about.
 fn setup(checks: &str) -> Setup {
     let strategy = format!(
-        "type = \"canary\"\nsteps = [ {{ weight = 5, healthy_for = \"0s\" }}, {{ weight = 50, healthy_for = \"0s\" }} ]\n\n\
+        "type = \"canary\"\nsteps = [ {{ weight = 5, healthy_for = \"0s\" }}, {{ weight = 50, pause = \"manual\" }} ]\n\n\
          [services.web.analysis]\ndry_run = true\nlatency = false\nsoak = \"0s\"\ninconclusive_after = \"5s\"\n\n{checks}"
     );
     Setup { strategy: Some(Box::leak(strategy.into_boxed_str())), ..Setup::default() }
@@ -96,7 +96,8 @@ fn check(world: &World) -> Option<Value> {
 
 /// In which phase it is, by name.
 fn phase(world: &World) -> Option<String> {
-    Some(rollout(world)?["phase"]["name"].as_str()?.to_owned())
+    let r = rollout(world)?;
+    Some(r["phases"][usize::try_from(r["phase"].as_u64()?).ok()?]["name"].as_str()?.to_owned())
 }
 
 #[test]
@@ -149,6 +150,8 @@ fn a_command_is_told_what_it_is_about_and_decides() {
     );
     let Some(world) = world("command", &checks) else { return };
     let mut deploy = world.spawn(&["deploy", "web", "1.1.0"]);
+    world.wait("the second step", || (phase(&world)? == "50%").then_some(()));
+    world.ok(&["promote", "web"]);
     assert_eq!(deploy.end(LONG), 0, "{}", deploy.said());
     assert_eq!(world.status()["services"][0]["stable"]["version"], "1.1.0");
     std::fs::write(dir.path().join("bad"), "").unwrap();

@@ -4,13 +4,13 @@ mod command;
 mod prometheus;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::Url;
 
 use crate::fleet::model::{Ask, Check};
-use crate::fleet::names::FleetName;
-use crate::rollout::state::{Instance, Rollout, ServiceState};
+use crate::fleet::names::{FleetName, RevisionId, RolloutId, ServiceName, Version};
 use crate::rollout::world::Answer;
 use crate::text::Safe;
 
@@ -69,41 +69,56 @@ fn in_url(text: &str) -> String {
     text.bytes().map(|b| if plain(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-/// The addresses of instances as a regular expression, written so that it means the same in every kind of quotes.
-fn addresses<'a>(instances: impl Iterator<Item = &'a Instance>) -> String {
-    let one = |at: std::net::SocketAddr| {
-        at.to_string().replace('[', "\u{1}").replace(']', "[]]").replace('\u{1}', "[[]").replace('.', "[.]")
+/// Addresses as a regular expression, written so that it means the same in every kind of quotes.
+fn pattern(addresses: &[SocketAddr]) -> String {
+    let one = |c: char| match c {
+        '[' => "[[]".to_owned(),
+        ']' => "[]]".to_owned(),
+        '.' => "[.]".to_owned(),
+        c => c.to_string(),
     };
-    let mut all: Vec<String> = instances.filter_map(|i| i.endpoint).map(one).collect();
+    let mut all: Vec<String> = addresses.iter().map(|at| at.to_string().chars().map(one).collect()).collect();
     all.sort();
     all.join("|")
 }
 
+/// What a question is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// The service.
+    pub service: ServiceName,
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// The candidate: version, revision, where its instances are.
+    pub candidate: (Version, RevisionId, Vec<SocketAddr>),
+    /// The same of what serves.
+    pub stable: (Version, RevisionId, Vec<SocketAddr>),
+}
+
 impl Question {
-    /// What a check asks of a rollout as it is now.
+    /// What a check asks about its subject.
     #[must_use]
-    pub fn of(check: &Check, fleet: &FleetName, service: &ServiceState, r: &Rollout) -> Self {
-        let version = |id| service.revisions.get(id).map(|rev| rev.version.to_string()).unwrap_or_default();
-        let stable = r.from.as_ref();
+    pub fn new(check: &Check, about: &Subject) -> Self {
+        let (version, revision, candidates) = &about.candidate;
+        let (stable_version, stable_revision, stables) = &about.stable;
         let values = Values(vec![
-            ("fleet", fleet.to_string()),
-            ("service", service.spec.name.to_string()),
-            ("version", version(&r.to)),
-            ("stable_version", stable.map(version).unwrap_or_default()),
-            ("revision", r.to.to_string()),
-            ("stable_revision", stable.map(ToString::to_string).unwrap_or_default()),
-            ("rollout", r.id.to_string()),
-            ("candidates", addresses(service.of(&r.to))),
-            ("stables", addresses(stable.into_iter().flat_map(|id| service.of(id)))),
+            ("fleet", about.fleet.to_string()),
+            ("service", about.service.to_string()),
+            ("version", version.to_string()),
+            ("stable_version", stable_version.to_string()),
+            ("revision", revision.to_string()),
+            ("stable_revision", stable_revision.to_string()),
+            ("rollout", about.rollout.to_string()),
+            ("candidates", pattern(candidates)),
+            ("stables", pattern(stables)),
         ]);
         let plain = |text: &str| values.fill(text, str::to_owned);
         let ask = match &check.ask {
-            Ask::Prometheus { url, query, min, max } => Ask::Prometheus {
-                url: values.fill(url, in_url),
-                query: plain(query),
-                min: *min,
-                max: *max,
-            },
+            Ask::Prometheus { url, query, min, max } => {
+                Ask::Prometheus { url: values.fill(url, in_url), query: plain(query), min: *min, max: *max }
+            }
             Ask::Http { url } => Ask::Http { url: values.fill(url, in_url) },
             Ask::Command { argv } => Ask::Command { argv: argv.iter().map(|a| plain(a)).collect() },
         };
@@ -186,12 +201,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn addresses_become_a_pattern_that_means_them_and_nothing_else() {
+        let both: [SocketAddr; 2] = ["10.0.0.1:80".parse().unwrap(), "10.0.0.2:81".parse().unwrap()];
+        assert_eq!(pattern(&["[::1]:81".parse().unwrap()]), "[[]::1[]]:81", "as RE2 has it");
+        let regex = regex::Regex::new(&format!("^(?:{})$", pattern(&both))).unwrap();
+        assert!(both.iter().all(|at| regex.is_match(&at.to_string())));
+        assert!(!regex.is_match("10.0.0.11:80") && !regex.is_match("10a0.0.1:80"));
+    }
+
+    #[test]
     fn words_in_braces_are_replaced_and_other_braces_stay() {
         let values = Values(vec![("version", "1.5.0".into()), ("candidates", "10[.]0[.]0[.]1:80".into())]);
         let fill = |text| values.fill(text, str::to_owned);
         let query = r#"rate(x{version="{version}",instance=~"{candidates}"}[1m])"#;
         assert_eq!(fill(query), r#"rate(x{version="1.5.0",instance=~"10[.]0[.]0[.]1:80"}[1m])"#);
         assert_eq!(fill("{verison} { {{version}} {"), "{verison} { {1.5.0} {");
-        assert_eq!(values.fill("http://x/?v={version}&c={candidates}", in_url), "http://x/?v=1.5.0&c=10%5B.%5D0%5B.%5D0%5B.%5D1%3A80");
+        assert_eq!(
+            values.fill("http://x/?v={version}&c={candidates}", in_url),
+            "http://x/?v=1.5.0&c=10%5B.%5D0%5B.%5D0%5B.%5D1%3A80"
+        );
     }
 }

@@ -58,9 +58,10 @@ fn value(status: u16, body: &str) -> Result<f64, String> {
     };
     let odd = || format!("a {} is no number: let the query come to one", data.result_type);
     let (_, text): Sample = match data.result_type.as_str() {
-        "scalar" => serde_json::from_value(data.result.clone()).map_err(|_| odd())?,
+        "scalar" => serde_json::from_value(data.result.clone()).map_err(|_not_one| odd())?,
         "vector" => {
-            let mut all: Vec<Series> = serde_json::from_value(data.result.clone()).map_err(|_| odd())?;
+            let mut all: Vec<Series> =
+                serde_json::from_value(data.result.clone()).map_err(|_not_one| odd())?;
             match (all.len(), all.pop()) {
                 (1, Some(series)) => series.value,
                 (0, _) => return Err("no data".to_owned()),
@@ -110,7 +111,10 @@ mod tests {
         let vector = |values: &[&str]| {
             let series: Vec<String> =
                 values.iter().map(|v| format!(r#"{{"metric":{{}},"value":[1.5,"{v}"]}}"#)).collect();
-            format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#, series.join(","))
+            format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[{}]}}}}"#,
+                series.join(",")
+            )
         };
         assert_eq!(of(&vector(&["0.25"])), Ok(0.25));
         assert_eq!(of(&vector(&["+Inf"])), Ok(f64::INFINITY));

@@ -1,6 +1,7 @@
 //! The hands: what carries effects to engines and proxies, and what looks at them. Everything comes back as an
 //! [`Input`]; after every effect the world is read back before the effect is reported as done.
 
+mod inspect;
 mod last_words;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,14 +20,13 @@ use super::crash::boundary;
 use super::input::Input;
 use super::secrets::Identity;
 use crate::api::ProbeView;
-use crate::checks::Question;
 use crate::engine::{self, Engine, EngineError};
 use crate::fleet::env_file;
 use crate::fleet::model::{
     Address, Engine as EngineModel, Fleet, HealthCheck, Host, Proxy as ProxyModel, Pull, Run,
 };
 use crate::fleet::names::{
-    CheckName, FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName,
+    FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName,
 };
 use crate::probe::{Counter, Pace, Prober};
 use crate::proxy::{self, Direction, Proxy, ProxyError};
@@ -418,26 +418,6 @@ impl Hands {
                 revision.id
             )))
         }
-    }
-
-    /// Puts a question again and again, for as long as the task is kept.
-    pub fn inspect(
-        self: &Arc<Self>,
-        service: ServiceName,
-        rollout: RolloutId,
-        check: CheckName,
-        question: Question,
-    ) -> JoinHandle<()> {
-        let me = Arc::clone(self);
-        tokio::spawn(async move {
-            loop {
-                let asked_at = me.clock.now();
-                let answered = question.ask(me.prober.client()).await;
-                let (service, rollout, check) = (service.clone(), rollout.clone(), check.clone());
-                me.send(Input::Checked { service, check, rollout, asked_at, answered }).await;
-                tokio::time::sleep(question.interval).await;
-            }
-        })
     }
 
     /// Looks up what a revision's tag and env file mean now, in the background.

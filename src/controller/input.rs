@@ -9,7 +9,9 @@ use crate::api::{ApiError, ProbeView, VerbReply};
 use crate::checks::Answered;
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
-use crate::fleet::names::{CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version};
+use crate::fleet::names::{
+    CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version,
+};
 use crate::proxy::ProxyError;
 use crate::rollout::decide::{Intent, Taken};
 use crate::rollout::reconcile::Effect;

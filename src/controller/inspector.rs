@@ -6,10 +6,10 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::hands::Hands;
-use crate::checks::Question;
-use crate::fleet::names::{CheckName, RolloutId, ServiceName};
+use crate::checks::{Question, Subject};
+use crate::fleet::names::{CheckName, FleetName, RevisionId, RolloutId, ServiceName};
 use crate::rollout::decide;
-use crate::rollout::state::{ServiceState, State};
+use crate::rollout::state::{Rollout, ServiceState, State};
 use crate::rollout::world::Observed;
 
 /// What is asked now, and by whom.
@@ -25,9 +25,12 @@ impl Inspector {
         let mut wanted = HashMap::new();
         for (name, service) in state.services.iter().filter(|(_, s)| !s.spec.checks.is_empty()) {
             let Some(r) = service.active() else { continue };
-            let Some(fleet) = state.fleet.as_ref().filter(|_| decide::to_be_asked(service, r)) else { continue };
+            let Some(fleet) = state.fleet.as_ref().filter(|_| decide::to_be_asked(service, r)) else {
+                continue;
+            };
+            let Some(subject) = subject(&fleet.name, service, r) else { continue };
             for check in decide::checks(service, r) {
-                let question = Question::of(check, &fleet.name, service, r);
+                let question = Question::new(check, &subject);
                 wanted.insert((name.clone(), check.name.clone()), (r.id.clone(), question));
             }
         }
@@ -58,4 +61,19 @@ impl Inspector {
     pub fn end(&mut self) {
         self.asking.drain().for_each(|(_, (.., task))| task.abort());
     }
+}
+
+/// What is asked about; `None` where there is nothing to compare with.
+fn subject(fleet: &FleetName, service: &ServiceState, r: &Rollout) -> Option<Subject> {
+    let one = |id: &RevisionId| {
+        let version = service.revisions.get(id)?.version.clone();
+        Some((version, id.clone(), service.of(id).filter_map(|i| i.endpoint).collect()))
+    };
+    Some(Subject {
+        fleet: fleet.clone(),
+        service: service.spec.name.clone(),
+        rollout: r.id.clone(),
+        candidate: one(&r.to)?,
+        stable: one(r.from.as_ref()?)?,
+    })
 }

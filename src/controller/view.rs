@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::numbers::{Numbers, share};
 use crate::api::{
-    CheckView, DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceDetails, InstanceView, PhaseHostView,
-    PhaseView, PlanView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus, RolloutView, ServiceView,
-    Snapshot, VerdictView,
+    CheckView, DowntimeView, EmptyView, HealthView, HookView, HostView, InstanceDetails, InstanceView,
+    PhaseHostView, PhaseView, PlanView, ProxyView, RevisionRef, RevisionView, Role, RolloutStatus,
+    RolloutView, ServiceView, Snapshot, VerdictView,
 };
 use crate::engine::{Details, Usage};
 use crate::fleet::model::{Check, Engine, Fleet, Rule, RuleBy, Service};

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::analysis;
 use crate::fleet::model::{Address, HealthCheck, Rule, Run};
 use crate::fleet::names::{
-    Bp, CheckName, FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version,
+    Bp, CheckName, FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName,
+    Version,
 };
 use crate::text::Safe;
 
@@ -443,7 +444,13 @@ pub struct CheckSeen {
 impl CheckSeen {
     /// After one more question, put at `asked_at`.
     #[must_use]
-    pub fn after(before: Option<Self>, rollout: RolloutId, asked_at: Millis, answer: Answer, words: Safe) -> Self {
+    pub fn after(
+        before: Option<Self>,
+        rollout: RolloutId,
+        asked_at: Millis,
+        answer: Answer,
+        words: Safe,
+    ) -> Self {
         let (bad, first_bad) = match (before.filter(|b| b.rollout == rollout), answer) {
             (_, Answer::Good) | (None, Answer::Unknown) => (0, None),
             (None, Answer::Bad) => (1, Some(asked_at)),

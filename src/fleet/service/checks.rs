@@ -96,18 +96,19 @@ fn prometheus(ctx: &mut Ctx<'_>, table: &Section<'_>) -> Option<Ask> {
 /// A URL that can be asked.
 fn url(ctx: &mut Ctx<'_>, table: &Section<'_>) -> Option<String> {
     let text = table.filled(ctx, "url")?;
+    // A name and a password would be in the journal, and on every screen.
+    if text.value.contains('@') {
+        let span = table.key_span("url").unwrap_or_else(|| table.span.clone());
+        let message = format!("'url'{} holds a name or a password", table.place());
+        ctx.error_unseen(&span, &message, "ask through something that adds them, or with a command");
+        return None;
+    }
     placeholders(ctx, &text);
     let example = "write one like \"http://127.0.0.1:9090\"";
     match reqwest::Url::parse(text.value) {
         Ok(url) if url.scheme() != "http" => {
             let message = format!("'url'{} cannot be asked: only http:// is spoken", table.place());
             ctx.error(&text.span, &message, example);
-            None
-        }
-        // A name and a password would be in the journal, and on every screen.
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            let message = format!("'url'{} holds a name or a password", table.place());
-            ctx.error_unseen(&text.span, &message, "ask through something that adds them, or a command");
             None
         }
         Ok(_) => Some(text.value.to_owned()),
@@ -122,7 +123,11 @@ fn command(ctx: &mut Ctx<'_>, table: &Section<'_>) -> Option<Vec<String>> {
     let list = table.texts(ctx, "command")?;
     let Some(first) = list.value.first().filter(|f| !f.value.trim().is_empty()) else {
         let message = format!("'command'{} names no program", table.place());
-        ctx.error(&list.span, &message, "write the program and its arguments: [\"./smoke-test\", \"{version}\"]");
+        ctx.error(
+            &list.span,
+            &message,
+            "write the program and its arguments: [\"./smoke-test\", \"{version}\"]",
+        );
         return None;
     };
     list.value.iter().for_each(|arg| placeholders(ctx, arg));

@@ -30,7 +30,12 @@ pub fn to_be_asked(service: &ServiceState, r: &Rollout) -> bool {
 
 /// What is known of a check of this rollout.
 #[must_use]
-pub fn seen<'a>(service: &ServiceState, r: &Rollout, obs: &'a Observed, check: &Check) -> Option<&'a CheckSeen> {
+pub fn seen<'a>(
+    service: &ServiceState,
+    r: &Rollout,
+    obs: &'a Observed,
+    check: &Check,
+) -> Option<&'a CheckSeen> {
     obs.checks.get(&service.spec.name)?.get(&check.name).filter(|s| s.rollout == r.id)
 }
 

@@ -39,7 +39,10 @@ impl Sim {
         for (name, answer) in [("smoke", answer), ("rehearsed", Answer::Bad)] {
             let name = name.parse().unwrap();
             let before = seen.remove(&name);
-            seen.insert(name, CheckSeen::after(before, id.clone(), self.now, answer, "0.07, at most 0.05".into()));
+            seen.insert(
+                name,
+                CheckSeen::after(before, id.clone(), self.now, answer, "0.07, at most 0.05".into()),
+            );
         }
     }
 
