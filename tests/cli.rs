@@ -17,6 +17,8 @@ use serde_json::Value;
 mod common;
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/init.rs"]
+mod init;
 #[path = "cli/past.rs"]
 mod past;
 

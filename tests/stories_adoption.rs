@@ -76,6 +76,36 @@ fn containers_that_were_run_by_hand_become_stable_and_are_never_stopped_unasked(
     world.wait("they are stopped", || since().iter().all(Option::is_none).then_some(()));
 }
 
+/// What `init` writes about containers that run is what `up --adopt` takes over.
+#[test]
+fn what_runs_is_written_down_by_init_and_taken_over() {
+    let Some(world) = World::new("init", Backends::DockerHaproxy, &setup()) else { return };
+    let running = [world.by_hand("1.0.0", 1, 31000), world.by_hand("1.0.0", 2, 31000)];
+    let since = || running.each_ref().map(|c| world.runs_since(c));
+    let began = since();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("fleet.toml");
+    let name = common::unique("init");
+    let (code, said) = world.run(&["--fleet", file.to_str().unwrap(), "init", "--name", &name]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("haproxy runs as process") && said.contains("up --adopt"), "{said}");
+    let loaded = pilothouse::fleet::load(&file).unwrap_or_else(|p| panic!("{p}"));
+    let ours = loaded.fleet.services.values().find(|s| {
+        matches!(&s.run, pilothouse::fleet::model::Run::Image { repository, .. } if *repository == world::repository())
+    });
+    // Another test's may be there as well; ours are at least these two.
+    let ours = ours.unwrap_or_else(|| panic!("{said}"));
+    assert!(ours.replicas() >= 2 && ours.port == 8080, "{ours:?}");
+    assert!(
+        loaded
+            .fleet
+            .proxies
+            .values()
+            .any(|p| matches!(p.kind, pilothouse::fleet::model::ProxyKind::Haproxy(_)))
+    );
+    assert_eq!(since(), began, "nothing was touched");
+}
+
 #[test]
 fn two_versions_are_not_guessed_between() {
     let Some(world) = World::new("adoption of two", Backends::DockerHaproxy, &setup()) else { return };

@@ -9,6 +9,7 @@ mod edge;
 mod fleet;
 mod follow;
 mod history;
+mod init;
 mod out;
 mod plan;
 mod replay;
@@ -67,6 +68,8 @@ struct Args {
 enum Command {
     /// See the main job live on this machine: a fleet, load, and versions to deploy
     Demo(demo::Args),
+    /// Look at what runs here and write a fleet file for it
+    Init(init::Args),
     /// Check the fleet file and print every error in it
     Check(check::Args),
     /// Say what is missing for releases to work, and what to do about it; changes nothing
@@ -131,6 +134,7 @@ pub fn main() -> ExitCode {
     let result = match args.command {
         None => cockpit::open(file, &args.cockpit),
         Some(Command::Demo(a)) => demo::run(&a),
+        Some(Command::Init(a)) => fleet::block_on(init::run(file, &a)),
         Some(Command::Check(a)) => check::run(file, &a),
         Some(Command::Doctor(a)) => fleet::block_on(doctor::run(file, &a)),
         Some(Command::Up(a)) => fleet::block_on(up_down::up(file, &a)),

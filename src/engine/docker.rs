@@ -11,6 +11,7 @@ mod details;
 mod images;
 mod observe;
 mod streams;
+mod survey;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -24,6 +25,7 @@ use bollard::query_parameters::RemoveVolumeOptionsBuilder;
 use self::adopted::Marker;
 use self::client::Client;
 use self::observe::Cache;
+pub use self::survey::{Container, survey};
 use super::{Adoptable, BoxStream, Details, Engine, EngineError, LogLine, Usage, Wanted};
 use crate::fleet::model::Run;
 use crate::fleet::names::{FleetName, InstanceId, Millis, Version};

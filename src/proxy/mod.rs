@@ -3,6 +3,7 @@
 mod advice;
 pub mod edge;
 mod files;
+mod found;
 pub mod haproxy;
 pub mod nginx;
 
@@ -17,6 +18,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 pub use self::advice::Advice;
+pub use self::found::{Found, Setting, all as found, free as free_address};
 use crate::fleet::model::{self, Choose, Fleet, ProxyKind, Rule, Service, Strategy};
 use crate::fleet::names::{FleetName, InstanceId, ServiceName};
 use crate::rollout::world::{Route, RouteReadback};

@@ -26,7 +26,7 @@ const LABEL_ADOPTS: &str = "io.pilothouse.adopts";
 const LABEL_ADDRESS: &str = "io.pilothouse.address";
 const LABEL_REACH: &str = "io.pilothouse.reach";
 
-const LIST: Duration = Duration::from_secs(5);
+pub(super) const LIST: Duration = Duration::from_secs(5);
 const MARK: Duration = Duration::from_secs(10);
 
 /// What one adopted container is to us.
@@ -228,7 +228,7 @@ impl Inner {
 }
 
 /// Name and tag of an image as a container was made from it. A colon before the last slash belongs to a registry's port.
-fn split_tag(image: &str) -> (&str, Option<&str>) {
+pub(super) fn split_tag(image: &str) -> (&str, Option<&str>) {
     let name = image.split_once('@').map_or(image, |(name, _)| name);
     match name.rsplit_once(':') {
         Some((before, tag)) if !tag.contains('/') => (before, Some(tag)),

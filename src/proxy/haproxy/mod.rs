@@ -12,6 +12,7 @@
 mod cli;
 mod config;
 mod counters;
+mod found;
 mod hints;
 mod lines;
 mod owned;
@@ -31,6 +32,7 @@ use tokio::time::{Instant, sleep};
 use self::cli::Master;
 use self::config::{Pairs, Rendered};
 use self::counters::Accumulator;
+pub(super) use self::found::found;
 use self::lines::Lines;
 pub use self::lines::{frontend_line, frontend_lines};
 use self::parse::Proc;

@@ -12,6 +12,7 @@
 //! log says so.
 
 mod config;
+mod found;
 mod load;
 mod look;
 mod process;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use self::config::{cookie_line, http_line, location_line};
+pub(super) use self::found::found;
 use self::process::Worker;
 use self::shares::Shares;
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files};
