@@ -76,9 +76,9 @@ fn containers_that_were_run_by_hand_become_stable_and_are_never_stopped_unasked(
     world.wait("they are stopped", || since().iter().all(Option::is_none).then_some(()));
 }
 
-/// What `init` writes about containers that run is what `up --adopt` takes over.
+/// What `init` writes about containers that run can be used, and nothing was touched for it.
 #[test]
-fn what_runs_is_written_down_by_init_and_taken_over() {
+fn what_runs_is_written_down_by_init() {
     let Some(world) = World::new("init", Backends::DockerHaproxy, &setup()) else { return };
     let running = [world.by_hand("1.0.0", 1, 31000), world.by_hand("1.0.0", 2, 31000)];
     let since = || running.each_ref().map(|c| world.runs_since(c));
