@@ -15,6 +15,9 @@ use super::input::{Asked, Input};
 use super::journal::Journal;
 use super::keeper::Keeper;
 use super::lock::Lock;
+use super::metrics::Exporter;
+use super::metrics::page::{self, Known};
+use super::metrics::tally::Tally;
 use super::numbers::Numbers;
 use super::reserve::Reserve;
 use crate::api::{Change, Delta, Hello};
@@ -70,6 +73,8 @@ pub struct Helm {
     probes: HashMap<InstanceId, (TargetKey, JoinHandle<()>)>,
     following: HashMap<InstanceId, JoinHandle<()>>,
     numbers: Numbers,
+    tally: Tally,
+    exporter: Exporter,
     analyst: Analyst,
     usage: BTreeMap<InstanceId, Usage>,
     versions: BTreeMap<ServiceName, Vec<Version>>,
@@ -92,6 +97,8 @@ pub struct Parts {
     pub records: Vec<Record>,
     /// Keeps the lock's file and the journal's in order.
     pub keeper: Keeper,
+    /// Serves `/metrics`.
+    pub exporter: Exporter,
     /// Judges rollouts.
     pub analyst: Analyst,
     /// Room for an abort.
@@ -112,12 +119,13 @@ impl Helm {
     /// Replays the journal.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let mut state = State::default();
+        let (mut state, mut tally) = (State::default(), Tally::default());
         {
             let mut latest = parts.latest.write().unwrap_or_else(PoisonError::into_inner);
             for record in &parts.records {
                 explain::event(&state, record).into_iter().for_each(|event| latest.happened(event));
                 state.apply(record);
+                tally.happened(&record.fact);
             }
         }
         Self {
@@ -135,6 +143,8 @@ impl Helm {
             probes: HashMap::new(),
             following: HashMap::new(),
             numbers: Numbers::default(),
+            tally,
+            exporter: parts.exporter,
             analyst: parts.analyst,
             usage: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -226,6 +236,7 @@ impl Helm {
             task.abort();
         }
         if let Some(fleet) = &self.state.fleet {
+            self.exporter.listen(fleet.metrics);
             self.watching = self.hands.watch(fleet);
             // The operator's word that a host is gone: nothing runs there, and nothing waits for it.
             for host in fleet.hosts.values().filter(|h| h.out) {
@@ -264,6 +275,7 @@ impl Helm {
         let Some(s) = self.state.services.get(service) else { return };
         let gone = |id: &InstanceId| s.removed.contains(id) && !s.instances.contains_key(id);
         self.numbers.forget(&gone);
+        self.tally.forget_instances(&gone);
         let proxies = self.state.fleet.iter().flat_map(|f| f.proxies.values());
         proxies.for_each(|p| self.hands.proxy(p).forget(&gone));
     }
@@ -348,6 +360,7 @@ impl Helm {
                 self.propose(facts);
             }
             Input::Counters { proxy, counters } => {
+                self.tally.take(&proxy, &counters);
                 self.numbers.take(now, &proxy, counters);
                 if let Some(verdicts) = self.analyst.look(&self.state, &self.numbers, now) {
                     self.obs.verdicts = verdicts;
@@ -357,6 +370,7 @@ impl Helm {
             Input::Probed { target, health, view } => {
                 if self.probes.get(&target.0).is_some_and(|(key, _)| *key == target) {
                     self.obs.health.insert(target.0, health);
+                    self.tally.probed(&view);
                     self.pending.push(Change::Probe(view));
                 }
             }
@@ -389,6 +403,12 @@ impl Helm {
             }
             Input::State(reply) => {
                 let _ = reply.send(Box::new(self.state.clone()));
+            }
+            Input::Metrics(reply) => {
+                self.tally.forget(&self.state);
+                let (tally, state) = (self.tally.clone(), &self.state);
+                let (actual, safe) = (page::actual(state, &self.obs), page::safe(state));
+                let _ = reply.send(Box::new(Known { tally, actual, safe }));
             }
             Input::Stop => {}
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::hands::TargetKey;
+use super::metrics::page::Known;
 use crate::api::{ApiError, ProbeView, VerbReply};
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
@@ -106,6 +107,8 @@ pub enum Input {
     },
     /// Somebody needs the whole state, to show a plan or to find an instance.
     State(oneshot::Sender<Box<State>>),
+    /// Somebody wants `/metrics`.
+    Metrics(oneshot::Sender<Box<Known>>),
     /// The controller shall end; rollouts wait for the next one.
     Stop,
 }

@@ -62,6 +62,7 @@ impl Helm {
         self.keeper.written(self.journal.head(), quiet);
         let mut ended = Vec::new();
         for record in records {
+            self.tally.happened(&record.fact);
             match &record.fact {
                 Fact::Promoted { service, .. } | Fact::RolloutEnded { service, .. } => {
                     ended.push(service.clone());

@@ -1,0 +1,109 @@
+//! What goes out of a controller, received by real parts: `/metrics` scraped by a real Prometheus while a version is
+//! rolled out.
+#![allow(
+    missing_docs,
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod common;
+#[path = "common/load.rs"]
+mod load;
+#[path = "common/prometheus.rs"]
+mod prometheus;
+#[path = "common/stories.rs"]
+mod stories;
+#[path = "common/world.rs"]
+mod world;
+
+use std::net::{SocketAddr, TcpListener};
+
+use load::Load;
+use prometheus::Prometheus;
+use world::{Backends, Setup, World};
+
+/// A world whose controller serves `/metrics`, and where.
+fn world(test: &str) -> Option<(World, SocketAddr)> {
+    let world = World::new(test, Backends::ProcessEdge, &Setup::default())?;
+    let address = format!("{}:9464", world.host_address(100)).parse().unwrap();
+    world.edit("\n[hosts.node-1]", &format!("\n[metrics]\nlisten = \"{address}\"\n\n[hosts.node-1]"));
+    Some((world, address))
+}
+
+#[test]
+fn prometheus_scrapes_a_rollout_and_its_way_back() {
+    let Some(binary) = common::require::program("prometheus") else { return };
+    let Some((world, address)) = world("prometheus") else { return };
+    stories::up(&world);
+    let prometheus = Prometheus::start(&world, &binary, Some(address));
+    let load = Load::start(world.listen, 4);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.ok(&["promote", "web"]);
+    world.wait_for_share("1.1.0", 25);
+
+    let is = |query: &str, check: &dyn Fn(f64) -> bool| {
+        world.wait(query, || prometheus.value(query).filter(|v| check(*v)));
+    };
+    let near = |want: f64| move |v: f64| (v - want).abs() < 1e-9;
+    is("up", &near(1.0));
+    is("sum(pilothouse_weight_set_ratio)", &near(1.0));
+    is(r#"pilothouse_weight_set_ratio{version="1.1.0",role="candidate"}"#, &near(0.25));
+    is(r#"pilothouse_weight_actual_ratio{version="1.1.0",proxy="lb"}"#, &near(0.25));
+    is(r#"pilothouse_rollout_phase_info{from="1.0.0",to="1.1.0",phase="25%",status="running"}"#, &near(1.0));
+    is(r#"pilothouse_instances{version="1.0.0",health="healthy"}"#, &|v| v >= 1.0);
+    is(
+        r#"sum by (result) (rate(pilothouse_probe_results_total{version="1.1.0",result="pass"}[10s]))"#,
+        &|v| v > 0.5,
+    );
+    is(r#"rate(pilothouse_requests_total{version="1.1.0"}[10s])"#, &|v| v > 5.0);
+    let part = r#"sum(rate(pilothouse_requests_total{version="1.1.0"}[5s])) / sum(rate(pilothouse_requests_total[5s]))"#;
+    is(part, &|v| (v - 0.25).abs() < 0.05);
+    is(r#"sum(rate(pilothouse_request_errors_total[10s]))"#, &near(0.0));
+    let p95 = r#"histogram_quantile(0.95, sum by (version, le) (rate(pilothouse_request_duration_seconds_bucket{version="1.1.0"}[10s])))"#;
+    is(p95, &|v| v > 0.0 && v < 1.0);
+    let failed = load.finish().failed;
+    assert_eq!(failed, 0);
+
+    let page = prometheus::get(address, "/metrics").unwrap();
+    assert_eq!(page.0, 200);
+    prometheus::lint(&page.1);
+
+    world.ok(&["abort", "web", "--wait"]);
+    is(r#"pilothouse_rollout_status{status="aborted"}"#, &near(1.0));
+    is(r#"pilothouse_rollouts_ended_total{outcome="aborted"}"#, &near(1.0));
+    is(r#"pilothouse_rollout_time_to_safe_seconds{since="decision"}"#, &|v| v >= 0.0 && v < 30.0);
+    is(r#"pilothouse_weight_actual_ratio{version="1.0.0"}"#, &near(1.0));
+    // What is over is gone from the page, and with it from Prometheus' present.
+    world.wait("the aborted version is forgotten", || {
+        let page = prometheus::get(address, "/metrics")?.1;
+        let left = page.lines().filter(|l| l.contains("version=\"1.1.0\"")).count();
+        (left == 0 && !page.contains("pilothouse_rollout_phase_info{")).then_some(())
+    });
+    world.assert_no_orphan();
+
+    // Rollouts are counted over the whole journal, requests since the controller began.
+    world.kill_controller();
+    world.ok(&["status"]);
+    is(r#"pilothouse_rollouts_started_total"#, &near(2.0));
+    is(r#"pilothouse_requests_total{version="1.0.0"}"#, &near(0.0));
+}
+
+#[test]
+fn an_address_that_is_taken_is_an_alarm_and_in_nobody_s_way() {
+    let Some((world, address)) = world("metrics taken") else { return };
+    let taken = TcpListener::bind(address).unwrap();
+    stories::up(&world);
+    let alarms = || world.snapshot().map(|s| s["alarms"].to_string()).unwrap_or_default();
+    world.wait("an alarm", || alarms().contains("is taken by another process").then_some(()));
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.ok(&["abort", "web", "--wait"]);
+    drop(taken);
+    world.wait("a page", || prometheus::get(address, "/metrics").filter(|(status, _)| *status == 200));
+    world.wait("no alarm", || (alarms() == "[]").then_some(()));
+    world.assert_no_orphan();
+}
