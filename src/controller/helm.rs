@@ -18,6 +18,8 @@ use super::lock::Lock;
 use super::metrics::Exporter;
 use super::metrics::page::{self, Known};
 use super::metrics::tally::Tally;
+use super::notify::Notifier;
+use super::notify::news::news;
 use super::numbers::Numbers;
 use super::reserve::Reserve;
 use crate::api::{Change, Delta, Hello};
@@ -75,6 +77,7 @@ pub struct Helm {
     numbers: Numbers,
     tally: Tally,
     exporter: Exporter,
+    notifier: Notifier,
     analyst: Analyst,
     usage: BTreeMap<InstanceId, Usage>,
     versions: BTreeMap<ServiceName, Vec<Version>>,
@@ -99,6 +102,8 @@ pub struct Parts {
     pub keeper: Keeper,
     /// Serves `/metrics`.
     pub exporter: Exporter,
+    /// Tells others.
+    pub notifier: Notifier,
     /// Judges rollouts.
     pub analyst: Analyst,
     /// Room for an abort.
@@ -120,10 +125,12 @@ impl Helm {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let (mut state, mut tally) = (State::default(), Tally::default());
+        let mut notifier = parts.notifier;
         {
             let mut latest = parts.latest.write().unwrap_or_else(PoisonError::into_inner);
             for record in &parts.records {
                 explain::event(&state, record).into_iter().for_each(|event| latest.happened(event));
+                news(&state, record).into_iter().for_each(|n| notifier.before(n));
                 state.apply(record);
                 tally.happened(&record.fact);
             }
@@ -145,6 +152,7 @@ impl Helm {
             numbers: Numbers::default(),
             tally,
             exporter: parts.exporter,
+            notifier,
             analyst: parts.analyst,
             usage: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -237,6 +245,7 @@ impl Helm {
         }
         if let Some(fleet) = &self.state.fleet {
             self.exporter.listen(fleet.metrics);
+            self.notifier.targets(fleet, self.state.seq);
             self.watching = self.hands.watch(fleet);
             // The operator's word that a host is gone: nothing runs there, and nothing waits for it.
             for host in fleet.hosts.values().filter(|h| h.out) {
@@ -404,11 +413,16 @@ impl Helm {
             Input::State(reply) => {
                 let _ = reply.send(Box::new(self.state.clone()));
             }
+            Input::Untold { target, attempts, error } => {
+                let subject = format!("notify:{target}");
+                self.propose(vec![Fact::EffectFailing { subject, count: attempts, error }]);
+            }
             Input::Metrics(reply) => {
                 self.tally.forget(&self.state);
                 let (tally, state) = (self.tally.clone(), &self.state);
                 let (actual, safe) = (page::actual(state, &self.obs), page::safe(state));
-                let _ = reply.send(Box::new(Known { tally, actual, safe }));
+                let told = self.notifier.told();
+                let _ = reply.send(Box::new(Known { tally, actual, safe, told }));
             }
             Input::Stop => {}
         }

@@ -96,6 +96,7 @@ impl Helm {
         next.watchers.clone_from(&self.watchers);
         next.alarms.clone_from(&self.alarms);
         next.alarms.extend(self.keeper.trouble());
+        next.alarms.extend(self.notifier.trouble());
         next.alarms.extend(self.exporter.trouble());
         next.alarms.extend(self.analyst.trouble().map(|t| Safe::new(&t)));
         let (last, mut countdowns) = {

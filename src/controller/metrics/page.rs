@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use super::tally::{Of, Tally};
 use super::text::{Kind, Page};
 use crate::api::{HealthView, InstanceView, RevisionView, Role, RolloutStatus, RolloutView, Snapshot};
-use crate::fleet::names::{Bp, Millis, ProxyName, ServiceName};
+use crate::controller::notify::Told;
+use crate::fleet::names::{Bp, Millis, ProxyName, ServiceName, TargetName};
 use crate::rollout::state::State;
 use crate::rollout::world::{Observed, Slot};
 
@@ -28,6 +29,8 @@ pub struct Known {
     pub actual: Vec<Actual>,
     /// How long it took to make the last rollout of a service safe: from its first bad answer, and from the decision.
     pub safe: BTreeMap<ServiceName, (Option<Millis>, Millis)>,
+    /// How it stands with each receiver of notifications.
+    pub told: BTreeMap<TargetName, Told>,
 }
 
 /// A share that one proxy was read back giving.
@@ -83,7 +86,7 @@ struct Names<'a> {
     slot: &'a str,
 }
 
-/// The page, without what the targets of notifications add to it.
+/// The page.
 #[must_use]
 pub fn page(from: &Source) -> Page {
     let s = &from.snapshot;
@@ -98,6 +101,7 @@ pub fn page(from: &Source) -> Page {
     instances(&mut page, from, &revisions);
     requests(&mut page, from, &revisions);
     rollouts(&mut page, from);
+    notifications(&mut page, from);
     page
 }
 
@@ -431,5 +435,24 @@ fn rollouts(page: &mut Page, from: &Source) {
         for (outcome, count) in [("done", n.done), ("aborted", n.aborted), ("failed", n.failed)] {
             f.sample(&[("service", service.as_str()), ("outcome", outcome)], count as f64);
         }
+    }
+}
+
+fn notifications(page: &mut Page, from: &Source) {
+    let mut f = page.family(
+        "pilothouse_notifications_total",
+        Kind::Counter,
+        "News for a receiver, by result: delivered, given_up; and failed_attempt for each attempt that failed.",
+    );
+    for (target, t) in &from.known.told {
+        let results =
+            [("delivered", t.delivered), ("given_up", t.given_up), ("failed_attempt", t.failed_attempts)];
+        for (result, count) in results {
+            f.sample(&[("target", target.as_str()), ("result", result)], count as f64);
+        }
+    }
+    let mut f = page.family("pilothouse_notifications_waiting", Kind::Gauge, "News that wait for a receiver.");
+    for (target, t) in &from.known.told {
+        f.sample(&[("target", target.as_str())], t.waiting as f64);
     }
 }
