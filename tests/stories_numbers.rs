@@ -107,3 +107,75 @@ fn an_address_that_is_taken_is_an_alarm_and_in_nobody_s_way() {
     world.wait("no alarm", || (alarms() == "[]").then_some(()));
     world.assert_no_orphan();
 }
+
+/// Every expression of the dashboard, its annotations and its variables, with the variables filled in.
+fn dashboard() -> Vec<String> {
+    let text = include_str!("../assets/grafana-dashboard.json");
+    let json: serde_json::Value = serde_json::from_str(text).unwrap();
+    let mut out = Vec::new();
+    for panel in json["panels"].as_array().unwrap() {
+        let targets = panel["targets"].as_array().unwrap();
+        assert!(!targets.is_empty(), "{panel}");
+        out.extend(targets.iter().map(|t| t["expr"].as_str().unwrap().to_owned()));
+    }
+    let annotations = json["annotations"]["list"].as_array().unwrap();
+    out.extend(annotations.iter().map(|a| a["expr"].as_str().unwrap().to_owned()));
+    for variable in json["templating"]["list"].as_array().unwrap() {
+        let query = variable["query"].as_str().unwrap();
+        // label_values(EXPRESSION, LABEL)
+        if let Some(inner) = query.strip_prefix("label_values(") {
+            out.push(inner.rsplit_once(", ").unwrap().0.to_owned());
+        }
+    }
+    assert!(out.len() > 20, "{out:?}");
+    let filled = |e: String| {
+        let e = e.replace("$__rate_interval", "1m").replace("$fleet", ".*").replace("$service", ".*");
+        assert!(!e.contains('$'), "{e}");
+        e
+    };
+    out.into_iter().map(filled).collect()
+}
+
+/// The rules in the documentation, as YAML.
+fn alerts() -> String {
+    let text = include_str!("../docs/numbers.md");
+    let blocks = text.split("```yaml\n").skip(1).map(|b| b.split("```").next().unwrap());
+    blocks.filter(|b| b.starts_with("groups:")).collect()
+}
+
+#[test]
+fn every_metric_of_the_dashboard_and_the_alerts_is_one_that_a_page_has() {
+    let page = include_str!(
+        "../src/controller/metrics/snapshots/pilothouse__controller__metrics__tests__a_page_says_all_of_it.snap"
+    );
+    let known: Vec<&str> =
+        page.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert!(known.len() > 25, "{known:?}");
+    let documented = include_str!("../docs/numbers.md");
+    for name in &known {
+        assert!(documented.contains(&format!("`{name}`")), "{name} is not in docs/numbers.md");
+    }
+    for text in dashboard().into_iter().chain([alerts()]) {
+        let words = text.split(|c: char| !c.is_ascii_lowercase() && c != '_');
+        for word in words.filter(|w| w.starts_with("pilothouse_")) {
+            let family = word.strip_suffix("_bucket").unwrap_or(word);
+            assert!(known.contains(&family), "{word} is on no page: {text}");
+        }
+    }
+}
+
+#[test]
+fn prometheus_takes_every_expression_of_the_dashboard_and_every_alert() {
+    let Some(binary) = common::require::program("prometheus") else { return };
+    let Some((world, address)) = world("dashboard") else { return };
+    stories::up(&world);
+    let prometheus = Prometheus::start(&world, &binary, Some(address));
+    world.wait("a scrape", || prometheus.value("up").filter(|v| *v > 0.0));
+    for expression in dashboard() {
+        let answer = prometheus.query(&expression);
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+    }
+    let shares = dashboard().into_iter().find(|e| e.starts_with("pilothouse_weight_actual_ratio")).unwrap();
+    assert_eq!(prometheus.value(&shares), Some(1.0), "the filled-in expressions find something");
+    prometheus::check_rules(&world, &alerts());
+}

@@ -9,7 +9,9 @@ use super::metrics::page::Known;
 use crate::api::{ApiError, ProbeView, VerbReply};
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
-use crate::fleet::names::{HostName, InstanceId, ProxyName, RevisionId, RolloutId, ServiceName, TargetName, Version};
+use crate::fleet::names::{
+    HostName, InstanceId, ProxyName, RevisionId, RolloutId, ServiceName, TargetName, Version,
+};
 use crate::proxy::ProxyError;
 use crate::rollout::decide::{Intent, Taken};
 use crate::rollout::reconcile::Effect;

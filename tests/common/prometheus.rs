@@ -92,3 +92,18 @@ pub fn lint(page: &str) {
     let said = [out.stdout, out.stderr].concat();
     assert!(out.status.success() && said.is_empty(), "{}\n{page}", String::from_utf8_lossy(&said));
 }
+
+/// Prometheus' own tool takes these rules.
+pub fn check_rules(world: &World, rules: &str) {
+    let Some(promtool) = common::require::program("promtool") else { return };
+    let file = world.path().join("rules.yml");
+    std::fs::write(&file, rules).unwrap();
+    let out = Command::new(promtool).args(["check", "rules"]).arg(file).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    let count = rules.matches("- alert:").count();
+    assert!(count > 5, "{rules}");
+    assert!(
+        out.status.success() && said.contains(&format!("SUCCESS: {count} rules found")),
+        "{said}\n{rules}"
+    );
+}

@@ -451,7 +451,8 @@ fn notifications(page: &mut Page, from: &Source) {
             f.sample(&[("target", target.as_str()), ("result", result)], count as f64);
         }
     }
-    let mut f = page.family("pilothouse_notifications_waiting", Kind::Gauge, "News that wait for a receiver.");
+    let mut f =
+        page.family("pilothouse_notifications_waiting", Kind::Gauge, "News that wait for a receiver.");
     for (target, t) in &from.known.told {
         f.sample(&[("target", target.as_str())], t.waiting as f64);
     }

@@ -97,7 +97,11 @@ pub(crate) fn source() -> Source {
             actual("0000000b", "lb-1", 25),
             actual("0000000b", "lb-2", 20),
         ],
-        told: [("ops".parse().unwrap(), crate::controller::notify::Told { delivered: 7, ..Default::default() })].into(),
+        told: [(
+            "ops".parse().unwrap(),
+            crate::controller::notify::Told { delivered: 7, ..Default::default() },
+        )]
+        .into(),
         safe: [(web, (Some(Millis(4_100)), Millis(12)))].into(),
     };
     Source { snapshot, known }

@@ -66,7 +66,8 @@ impl Cursors {
     fn write(&self, all: &BTreeMap<String, u64>) {
         let new = self.path.with_extension("new");
         let write = || {
-            let mut f = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
+            let mut f =
+                std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&new)?;
             f.write_all(&serde_json::to_vec(all).map_err(std::io::Error::other)?)?;
             std::fs::rename(&new, &self.path)
         };

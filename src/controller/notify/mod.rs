@@ -89,29 +89,28 @@ impl Drop for Target {
 pub struct Notifier {
     tx: mpsc::Sender<Input>,
     cursors: Arc<Cursors>,
-    client: Option<reqwest::Client>,
+    client: Arc<send::Client>,
     targets: BTreeMap<TargetName, Target>,
     /// News of the facts that were there when the controller began, until it is known who is to be told.
     backlog: VecDeque<News>,
     trouble: Option<Safe>,
+    /// The first pause between two attempts.
+    pause: Duration,
 }
 
 impl Notifier {
     /// Knows what was delivered, and nobody to tell yet. Failures are told to `tx`.
     #[must_use]
     pub fn open(dir: &Path, tx: mpsc::Sender<Input>) -> Self {
-        let (cursors, mut trouble) = Cursors::open(dir);
-        let client = send::client();
-        if let Err(e) = &client {
-            trouble = Some(Safe::new(&format!("webhooks cannot be told: {e}")));
-        }
+        let (cursors, trouble) = Cursors::open(dir);
         Self {
             tx,
             cursors: Arc::new(cursors),
-            client: client.ok(),
+            client: Arc::default(),
             targets: BTreeMap::new(),
             backlog: VecDeque::new(),
             trouble,
+            pause: PAUSE,
         }
     }
 
@@ -127,7 +126,6 @@ impl Notifier {
     pub fn targets(&mut self, fleet: &Fleet, seq: u64) {
         self.targets.retain(|name, _| fleet.notify.contains_key(name));
         self.cursors.keep(|name| fleet.notify.keys().any(|n| n.as_str() == name));
-        let Some(client) = &self.client else { return };
         for (name, declared) in &fleet.notify {
             if let Some(known) = self.targets.get(name) {
                 known.settings.send_if_modified(|now| {
@@ -140,8 +138,7 @@ impl Notifier {
             let shared = Arc::new(Shared { pending: Mutex::default(), bell: Bell::new() });
             match self.cursors.of(name.as_str()) {
                 Some(cursor) => {
-                    let missed: Vec<News> =
-                        self.backlog.iter().filter(|n| n.seq > cursor).cloned().collect();
+                    let missed: Vec<News> = self.backlog.iter().filter(|n| n.seq > cursor).cloned().collect();
                     enqueue(&shared, declared, &missed);
                 }
                 // Who is new is told what comes, not what was.
@@ -151,9 +148,10 @@ impl Notifier {
             let worker = Worker {
                 settings: following,
                 shared: Arc::clone(&shared),
-                client: client.clone(),
+                client: Arc::clone(&self.client),
                 cursors: Arc::clone(&self.cursors),
                 tx: self.tx.clone(),
+                pause: self.pause,
             };
             let task = tokio::spawn(worker.run()).abort_handle();
             self.targets.insert(name.clone(), Target { settings, shared, task });
@@ -214,9 +212,10 @@ fn enqueue(shared: &Shared, settings: &Notify, news: &[News]) {
 struct Worker {
     settings: watch::Receiver<Notify>,
     shared: Arc<Shared>,
-    client: reqwest::Client,
+    client: Arc<send::Client>,
     cursors: Arc<Cursors>,
     tx: mpsc::Sender<Input>,
+    pause: Duration,
 }
 
 impl Worker {
@@ -237,7 +236,8 @@ impl Worker {
             match send::send(&self.client, &settings, news).await {
                 Ok(()) => return self.over(news, None).await,
                 Err(why) => {
-                    let pause = LONGEST_PAUSE.min(PAUSE * 2_u32.saturating_pow(attempt - 1));
+                    let pause =
+                        LONGEST_PAUSE.min(self.pause.saturating_mul(2_u32.saturating_pow(attempt - 1)));
                     {
                         let mut p = self.shared.pending();
                         p.told.failed_attempts += 1;
@@ -273,7 +273,8 @@ impl Worker {
         let (cursors, seq, target) = (Arc::clone(&self.cursors), news.seq, name.clone());
         let _ = tokio::task::spawn_blocking(move || cursors.set(target.as_str(), seq)).await;
         if let Some((attempts, error)) = failed.filter(|_| first) {
-            let error = Safe::new(&format!("{} of {} is given up: {error}", news.event.as_str(), news.rollout));
+            let error =
+                Safe::new(&format!("{} of {} is given up: {error}", news.event.as_str(), news.rollout));
             // Once for all that is given up in a row: an outage of theirs shall not fill our journal.
             let _ = self.tx.send(Input::Untold { target: name, attempts, error }).await;
         }

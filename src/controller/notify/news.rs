@@ -209,3 +209,64 @@ impl News {
         out
     }
 }
+
+/// For tests: one without a past.
+#[cfg(test)]
+pub(super) fn sample(seq: u64, event: NotifyEvent) -> News {
+    News {
+        schema: SCHEMA,
+        id: format!("shop-{seq}-1790000000000"),
+        event,
+        at_ms: crate::controller::clock::wall_ms(),
+        fleet: "shop".into(),
+        environment: "staging".into(),
+        service: "web".into(),
+        rollout: "web-2".into(),
+        strategy: "canary".into(),
+        from: Some("1.4.2".into()),
+        to: "1.5.0".into(),
+        phase: Some(Phase { number: 2, count: 5, name: "25%".into(), weight: 25.0 }),
+        by: "pilothouse".into(),
+        reason: None,
+        text: "web: phase 2 of 5: 25%".into(),
+        time_to_safe_ms: None,
+        counts: None,
+        seq,
+        of: "web".parse().unwrap(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_body_is_as_documented_and_a_line_says_what_it_came_to() {
+        let count = |role, version: &str, requests, errors, retries| Count {
+            role,
+            version: version.into(),
+            requests,
+            errors,
+            retries,
+        };
+        let mut n = sample(812, NotifyEvent::Aborted);
+        n.at_ms = 1_790_000_000_000;
+        n.reason = Some("verdict: 12 of 240 requests failed".into());
+        n.text = "web: aborted: verdict: 12 of 240 requests failed".into();
+        n.time_to_safe_ms = Some(4_120);
+        n.counts = Some(vec![
+            count(Role::Stable, "1.4.2", 9_120, 3, 0),
+            count(Role::Candidate, "1.5.0", 240, 12, 7),
+        ]);
+        insta::assert_snapshot!(serde_json::to_string_pretty(&n).unwrap());
+        let documented = include_str!("../../../docs/numbers.md");
+        for key in serde_json::to_value(&n).unwrap().as_object().unwrap().keys() {
+            assert!(documented.contains(&format!("`{key}`")), "{key} is not explained in docs/numbers.md");
+        }
+        assert_eq!(
+            n.line(),
+            "[shop staging] web: aborted: verdict: 12 of 240 requests failed; safe after 4.1s; 1.4.2: 3 of 9120 requests \
+             failed; 1.5.0: 12 of 240 requests failed, 7 were repeated elsewhere"
+        );
+    }
+}

@@ -4,8 +4,14 @@ use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use reqwest::Client;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::OnceCell;
 
 use super::command;
 use super::news::News;
@@ -14,17 +20,39 @@ use crate::fleet::model::{Given, Notify, NotifyKind};
 /// A file with an address or a token is no longer than this, in bytes.
 const SECRET: u64 = 8192;
 
-/// A client for webhooks.
-///
-/// # Errors
-/// When none can be made.
-pub fn client() -> Result<Client, reqwest::Error> {
-    Client::builder()
-        .user_agent(concat!("pilothouse/", env!("CARGO_PKG_VERSION")))
-        // Somebody else's server does not decide where a token goes.
-        .redirect(reqwest::redirect::Policy::none())
+type Http = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// What webhooks are sent with. The machine's root certificates are read when the first one is sent.
+#[derive(Default)]
+pub struct Client {
+    http: OnceCell<Http>,
+}
+
+impl Client {
+    async fn http(&self) -> Result<&Http, String> {
+        let make = async {
+            let made = tokio::task::spawn_blocking(http).await;
+            made.map_err(|e| e.to_string())?
+        };
+        self.http.get_or_try_init(|| make).await
+    }
+}
+
+/// With the roots that the machine trusts (`SSL_CERT_FILE` names others), so that a receiver inside may have a certificate
+/// of the house. Without any only `http://` works, and `https://` says that the issuer is unknown.
+fn http() -> Result<Http, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|e| e.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
+    Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
-        .build()
+        .build(connector))
 }
 
 /// Tells `target`; the error says why not.
@@ -59,7 +87,8 @@ fn headers(news: &News, token: Option<&Given>, name: Option<&str>) -> Result<Hea
             Some(name) => (name.parse::<HeaderName>().map_err(|_| "token_header is no header")?, token),
             None => (AUTHORIZATION, format!("Bearer {token}")),
         };
-        let mut secret = HeaderValue::from_str(&text).map_err(|_| "the token has characters that no header may have")?;
+        let mut secret =
+            HeaderValue::from_str(&text).map_err(|_| "the token has characters that no header may have")?;
         secret.set_sensitive(true);
         headers.insert(name, secret);
     }
@@ -73,24 +102,35 @@ async fn post(
     body: Vec<u8>,
     timeout: Duration,
 ) -> Result<(), String> {
-    let url = reqwest::Url::parse(url).map_err(|_| "its address is none: it begins with https:// and a host")?;
-    let request = client.post(url).headers(headers).header(CONTENT_TYPE, "application/json").body(body);
-    let response = request.timeout(timeout).send().await.map_err(|e| why(e, timeout))?;
-    let status = response.status();
+    let url: Uri = url.parse().map_err(|_| "its address is none: it begins with https:// and a host")?;
+    if url.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err("its address holds a user name, which is not sent; use token_file".to_owned());
+    }
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = url;
+    *request.headers_mut() = headers;
+    let fixed =
+        [(CONTENT_TYPE, "application/json"), (USER_AGENT, concat!("pilothouse/", env!("CARGO_PKG_VERSION")))];
+    for (name, value) in fixed {
+        request.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    let http = client.http().await?;
+    let Ok(answer) = tokio::time::timeout(timeout, http.request(request)).await else {
+        return Err(format!("no answer within {:.1}s", timeout.as_secs_f64()));
+    };
+    let status = answer.map_err(|e| innermost(&e))?.status();
     if status.is_success() {
         return Ok(());
     }
+    // Somebody else's server does not decide where a token goes.
     let hint = if status.is_redirection() { ", and redirects are not followed" } else { "" };
     Err(format!("it answered {}{hint}", status.as_u16()))
 }
 
-/// The innermost reason. The outer ones repeat the address.
-fn why(e: reqwest::Error, timeout: Duration) -> String {
-    if e.is_timeout() {
-        return format!("no answer within {:.1}s", timeout.as_secs_f64());
-    }
-    let e = e.without_url();
-    let mut inner: &dyn std::error::Error = &e;
+/// The innermost reason: the outer ones say only that something did not work.
+fn innermost(e: &dyn std::error::Error) -> String {
+    let mut inner = e;
     while let Some(source) = inner.source() {
         inner = source;
     }
