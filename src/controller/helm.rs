@@ -19,7 +19,7 @@ use super::metrics::Exporter;
 use super::metrics::page::{self, Known};
 use super::metrics::tally::Tally;
 use super::notify::Notifier;
-use super::notify::news::news;
+use super::notify::news::{News, news};
 use super::numbers::Numbers;
 use super::reserve::Reserve;
 use crate::api::{Change, Delta, Hello};
@@ -78,6 +78,8 @@ pub struct Helm {
     tally: Tally,
     exporter: Exporter,
     notifier: Notifier,
+    /// What others were not told yet.
+    untold: Vec<News>,
     analyst: Analyst,
     usage: BTreeMap<InstanceId, Usage>,
     versions: BTreeMap<ServiceName, Vec<Version>>,
@@ -153,6 +155,7 @@ impl Helm {
             tally,
             exporter: parts.exporter,
             notifier,
+            untold: Vec::new(),
             analyst: parts.analyst,
             usage: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -285,6 +288,7 @@ impl Helm {
         let gone = |id: &InstanceId| s.removed.contains(id) && !s.instances.contains_key(id);
         self.numbers.forget(&gone);
         self.tally.forget_instances(&gone);
+        self.tally.forget(&self.state);
         let proxies = self.state.fleet.iter().flat_map(|f| f.proxies.values());
         proxies.for_each(|p| self.hands.proxy(p).forget(&gone));
     }
@@ -369,7 +373,9 @@ impl Helm {
                 self.propose(facts);
             }
             Input::Counters { proxy, counters } => {
-                self.tally.take(&proxy, &counters);
+                if self.state.fleet.as_ref().is_some_and(|f| f.metrics.is_some()) {
+                    self.tally.take(&proxy, &counters);
+                }
                 self.numbers.take(now, &proxy, counters);
                 if let Some(verdicts) = self.analyst.look(&self.state, &self.numbers, now) {
                     self.obs.verdicts = verdicts;

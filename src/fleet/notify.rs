@@ -50,7 +50,10 @@ fn kind(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<NotifyKind> {
             return None;
         }
     };
-    section.check_keys(ctx, known);
+    // Its own message says more than that the key is unknown.
+    if written.value != "slack" || !section.has("url") {
+        section.check_keys_unseen(ctx, known);
+    }
     match written.value {
         "webhook" => {
             let url = url(ctx, section, true);
@@ -67,10 +70,16 @@ fn kind(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<NotifyKind> {
 fn given(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Given> {
     let (file_key, env_key) = (format!("{key}_file"), format!("{key}_env"));
     if section.has(&file_key) && section.has(&env_key) {
-        section.refuse(ctx, &[&env_key], "stands beside another", &format!("keep it or {file_key}"));
+        refuse(ctx, section, &env_key, &format!("keep it or {file_key}"));
     }
     if section.has(&file_key) {
-        return Some(Given::File(section.path(ctx, &file_key)?.value));
+        let path = section.path(ctx, &file_key)?;
+        if section.text(ctx, &file_key).is_some_and(|t| t.value.contains("://")) {
+            let message = format!("'{file_key}'{} is an address and no path", section.place());
+            ctx.error_unseen(&path.span, &message, "put the address into a file, and name that");
+            return None;
+        }
+        return Some(Given::File(path.value));
     }
     let text = section.filled(ctx, &env_key)?;
     if !is_name(text.value) {
@@ -83,6 +92,12 @@ fn given(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Given> {
         return None;
     }
     Some(Given::Env(text.value.to_owned()))
+}
+
+/// One key too many.
+fn refuse(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str, fix: &str) {
+    let message = format!("'{key}'{} stands beside another that says the same", section.place());
+    ctx.error_unseen(&section.value_span(key), &message, fix);
 }
 
 /// Where to: out of a file or the environment, or as it is where that is no secret.
@@ -99,15 +114,19 @@ fn url(ctx: &mut Ctx<'_>, section: &Section<'_>, plain: bool) -> Option<Given> {
         return given(ctx, section, "url");
     }
     if secret {
-        section.refuse(ctx, &["url"], "stands beside another", "keep one of url, url_file and url_env");
+        refuse(ctx, section, "url", "keep one of url, url_file and url_env");
     }
-    let text = section.filled(ctx, "url")?;
-    let At { value, span } = &text;
-    let place = section.place();
+    let (place, span) = (section.place(), &section.value_span("url"));
     if !plain {
-        // The key check has refused it already.
+        let message = format!("'url'{place}: whoever knows the address of a channel can write there");
+        ctx.error_unseen(span, &message, "put it into a file, and name that with url_file");
         return None;
     }
+    if !section.is_text("url") {
+        ctx.error_unseen(span, &format!("'url'{place} must be a text"), "put it into quotes");
+        return None;
+    }
+    let value = &section.filled(ctx, "url")?.value;
     let Some(url) = reqwest::Url::parse(value).ok().filter(|u| u.has_host()) else {
         let fix = "write https:// or http://, a host, and a path";
         ctx.error_unseen(span, &format!("'url'{place} is not an address"), fix);

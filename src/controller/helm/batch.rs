@@ -89,7 +89,8 @@ impl Helm {
         if batch.records.iter().any(|r| matches!(r.fact, Fact::FleetLoaded { .. })) {
             self.watch();
         }
-        self.tell(batch.news);
+        // Told when what follows from it is under way.
+        self.untold.extend(batch.news);
         let counted = ended.iter().filter_map(|service| self.counted(service)).collect();
         // The rollout has ended whether or not its numbers can be written.
         let _ = self.record(counted);
@@ -97,7 +98,11 @@ impl Helm {
     }
 
     /// Tells others what was written, with what was counted.
-    fn tell(&self, mut news: Vec<News>) {
+    pub(super) fn tell(&mut self) {
+        let mut news = std::mem::take(&mut self.untold);
+        if !self.notifier.has_targets() {
+            return;
+        }
         for n in &mut news {
             let s = self.state.services.get(n.of());
             if let (Some(s), Some(Fact::RolloutCounted { counts, .. })) = (s, self.counted(n.of())) {

@@ -75,6 +75,7 @@ fn millis(d: Duration) -> u64 {
 impl Helm {
     /// Publishes what changed since the last time.
     pub(super) fn publish(&mut self) {
+        self.tell();
         let wall_ms = wall_ms();
         for s in self.state.services.values() {
             if let Some(r) = &s.rollout {

@@ -159,6 +159,12 @@ impl Notifier {
         self.backlog.clear();
     }
 
+    /// Whether anybody is told anything.
+    #[must_use]
+    pub fn has_targets(&self) -> bool {
+        !self.targets.is_empty()
+    }
+
     /// Tells everybody who wants to know.
     pub fn tell(&self, news: &[News]) {
         for target in self.targets.values() {

@@ -84,11 +84,11 @@ fn headers(news: &News, token: Option<&Given>, name: Option<&str>) -> Result<Hea
     if let Some(token) = token {
         let token = value(token)?;
         let (name, text) = match name {
-            Some(name) => (name.parse::<HeaderName>().map_err(|_| "token_header is no header")?, token),
+            Some(name) => (name.parse::<HeaderName>().map_err(|_name| "token_header is no header")?, token),
             None => (AUTHORIZATION, format!("Bearer {token}")),
         };
-        let mut secret =
-            HeaderValue::from_str(&text).map_err(|_| "the token has characters that no header may have")?;
+        let mut secret = HeaderValue::from_str(&text)
+            .map_err(|_value| "the token has characters that no header may have")?;
         secret.set_sensitive(true);
         headers.insert(name, secret);
     }
@@ -102,7 +102,7 @@ async fn post(
     body: Vec<u8>,
     timeout: Duration,
 ) -> Result<(), String> {
-    let url: Uri = url.parse().map_err(|_| "its address is none: it begins with https:// and a host")?;
+    let url: Uri = url.parse().map_err(|_url| "its address is none: it begins with https:// and a host")?;
     if url.authority().is_some_and(|a| a.as_str().contains('@')) {
         return Err("its address holds a user name, which is not sent; use token_file".to_owned());
     }
@@ -146,7 +146,7 @@ fn slack(text: &str) -> String {
 fn value(given: &Given) -> Result<String, String> {
     let text = match given {
         Given::Plain(text) => text.clone(),
-        Given::Env(name) => std::env::var(name).map_err(|_| {
+        Given::Env(name) => std::env::var(name).map_err(|_unset| {
             format!("{name} is not set in the controller's environment; one in the background has none: use 'pilothouse serve', or a file")
         })?,
         Given::File(path) => first_line(path).map_err(|e| format!("{} cannot be read: {e}", path.display()))?,
