@@ -19,7 +19,7 @@ pub struct Receiver {
 impl Receiver {
     /// One that speaks plain HTTP.
     pub fn plain() -> Self {
-        Self::start(|stream, got| talk(stream, got))
+        Self::start(talk)
     }
 
     /// One that has a certificate for `localhost`.
