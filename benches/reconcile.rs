@@ -88,6 +88,8 @@ fn fleet(instances: usize) -> Fleet {
         production: false,
         state_dir: None,
         require_serve: false,
+        metrics: None,
+        notify: BTreeMap::new(),
         hosts: hosts.iter().enumerate().map(host).collect(),
         proxies: [(lb.clone(), Proxy { name: lb.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }) })]
             .into(),

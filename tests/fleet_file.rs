@@ -183,6 +183,25 @@ name = "shop"
 environment = "production"
 state_dir = "state"
 
+[metrics]
+listen = "[::1]:9464"
+
+[notify.ops]
+type = "webhook"
+url = "https://ops.example/hooks"
+token_file = "token"
+token_header = "X-Token"
+events = ["aborted", "failed"]
+services = ["web"]
+timeout = "3s"
+retry_for = "1h"
+[notify.chat]
+type = "slack"
+url_env = "SLACK_URL"
+[notify.pager]
+type = "command"
+run = ["./page", "ops"]
+
 [hosts.node-1]
 engine = "unix:///run/one.sock"
 address = "10.0.0.11"

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::Exit;
 use super::out::{Output, complain, say};
-use crate::fleet::model::{Batch, Choose, Engine, Fleet, Gate, Hooks, Rule, RuleBy, Run, Service, Strategy};
+use crate::fleet::model::{
+    Batch, Choose, Engine, Fleet, Gate, Hooks, NotifyEvent, NotifyKind, Rule, RuleBy, Run, Service, Strategy,
+};
 use crate::fleet::{self, Loaded, Problem, Problems};
 use crate::proxy;
 use crate::rollout::decide;
@@ -101,12 +103,35 @@ fn summary(fleet: &Fleet) -> String {
             }
         }
     }
+    tells(&mut out, fleet);
     let _ = writeln!(out, "\n{}", count(fleet.services.len(), "service"));
     for service in fleet.services.values() {
         service_lines(&mut out, service);
     }
     out.push('\n');
     out
+}
+
+/// Who gets numbers and news, without an address: that may be a secret.
+fn tells(out: &mut String, fleet: &Fleet) {
+    if let Some(listen) = fleet.metrics {
+        let _ = writeln!(out, "\nnumbers at http://{listen}/metrics");
+    }
+    if fleet.notify.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n{} of news", count(fleet.notify.len(), "receiver"));
+    for (name, n) in &fleet.notify {
+        let to = match &n.to {
+            NotifyKind::Webhook { .. } => "webhook",
+            NotifyKind::Slack { .. } => "slack",
+            NotifyKind::Command { .. } => "command",
+        };
+        let events: Vec<_> = n.events.iter().map(|e| e.as_str()).collect();
+        let all = events.len() == NotifyEvent::ALL.len();
+        let events = if all { "everything".to_owned() } else { events.join(", ") };
+        let _ = writeln!(out, "  {name:<16} {to:<8} {events}");
+    }
 }
 
 fn service_lines(out: &mut String, service: &Service) {

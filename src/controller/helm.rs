@@ -16,6 +16,11 @@ use super::inspector::Inspector;
 use super::journal::Journal;
 use super::keeper::Keeper;
 use super::lock::Lock;
+use super::metrics::Exporter;
+use super::metrics::page::{self, Known};
+use super::metrics::tally::Tally;
+use super::notify::Notifier;
+use super::notify::news::{News, news};
 use super::numbers::Numbers;
 use super::reserve::Reserve;
 use crate::api::{Change, Delta, Hello};
@@ -71,6 +76,11 @@ pub struct Helm {
     probes: HashMap<InstanceId, (TargetKey, JoinHandle<()>)>,
     following: HashMap<InstanceId, JoinHandle<()>>,
     numbers: Numbers,
+    tally: Tally,
+    exporter: Exporter,
+    notifier: Notifier,
+    /// What others were not told yet.
+    untold: Vec<News>,
     analyst: Analyst,
     inspector: Inspector,
     usage: BTreeMap<InstanceId, Usage>,
@@ -94,6 +104,10 @@ pub struct Parts {
     pub records: Vec<Record>,
     /// Keeps the lock's file and the journal's in order.
     pub keeper: Keeper,
+    /// Serves `/metrics`.
+    pub exporter: Exporter,
+    /// Tells others.
+    pub notifier: Notifier,
     /// Judges rollouts.
     pub analyst: Analyst,
     /// Room for an abort.
@@ -114,12 +128,15 @@ impl Helm {
     /// Replays the journal.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let mut state = State::default();
+        let (mut state, mut tally) = (State::default(), Tally::default());
+        let mut notifier = parts.notifier;
         {
             let mut latest = parts.latest.write().unwrap_or_else(PoisonError::into_inner);
             for record in &parts.records {
                 explain::event(&state, record).into_iter().for_each(|event| latest.happened(event));
+                news(&state, record).into_iter().for_each(|n| notifier.before(n));
                 state.apply(record);
+                tally.happened(&record.fact);
             }
         }
         Self {
@@ -137,6 +154,10 @@ impl Helm {
             probes: HashMap::new(),
             following: HashMap::new(),
             numbers: Numbers::default(),
+            tally,
+            exporter: parts.exporter,
+            notifier,
+            untold: Vec::new(),
             analyst: parts.analyst,
             inspector: Inspector::default(),
             usage: BTreeMap::new(),
@@ -230,6 +251,8 @@ impl Helm {
             task.abort();
         }
         if let Some(fleet) = &self.state.fleet {
+            self.exporter.listen(fleet.metrics);
+            self.notifier.targets(fleet, self.state.seq);
             self.watching = self.hands.watch(fleet);
             // The operator's word that a host is gone: nothing runs there, and nothing waits for it.
             for host in fleet.hosts.values().filter(|h| h.out) {
@@ -268,6 +291,8 @@ impl Helm {
         let Some(s) = self.state.services.get(service) else { return };
         let gone = |id: &InstanceId| s.removed.contains(id) && !s.instances.contains_key(id);
         self.numbers.forget(&gone);
+        self.tally.forget_instances(&gone);
+        self.tally.forget(&self.state);
         let proxies = self.state.fleet.iter().flat_map(|f| f.proxies.values());
         proxies.for_each(|p| self.hands.proxy(p).forget(&gone));
     }
@@ -352,6 +377,9 @@ impl Helm {
                 self.propose(facts);
             }
             Input::Counters { proxy, counters } => {
+                if self.state.fleet.as_ref().is_some_and(|f| f.metrics.is_some()) {
+                    self.tally.take(&proxy, &counters);
+                }
                 self.numbers.take(now, &proxy, counters);
                 if let Some(verdicts) = self.analyst.look(&self.state, &self.numbers, now) {
                     self.obs.verdicts = verdicts;
@@ -361,6 +389,7 @@ impl Helm {
             Input::Probed { target, health, view } => {
                 if self.probes.get(&target.0).is_some_and(|(key, _)| *key == target) {
                     self.obs.health.insert(target.0, health);
+                    self.tally.probed(&view);
                     self.pending.push(Change::Probe(view));
                 }
             }
@@ -400,6 +429,17 @@ impl Helm {
             }
             Input::State(reply) => {
                 let _ = reply.send(Box::new(self.state.clone()));
+            }
+            Input::Untold { target, attempts, error } => {
+                let subject = format!("notify:{target}");
+                self.propose(vec![Fact::EffectFailing { subject, count: attempts, error }]);
+            }
+            Input::Metrics(reply) => {
+                self.tally.forget(&self.state);
+                let (tally, state) = (self.tally.clone(), &self.state);
+                let (actual, safe) = (page::actual(state, &self.obs), page::safe(state));
+                let told = self.notifier.told();
+                let _ = reply.send(Box::new(Known { tally, actual, safe, told }));
             }
             Input::Stop => {}
         }

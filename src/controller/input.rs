@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use tokio::sync::oneshot;
 
 use super::hands::TargetKey;
+use super::metrics::page::Known;
 use crate::api::{ApiError, ProbeView, VerbReply};
 use crate::checks::Answered;
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
 use crate::fleet::names::{
-    CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, Version,
+    CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, TargetName, Version,
 };
 use crate::proxy::ProxyError;
 use crate::rollout::decide::{Intent, Taken};
@@ -122,6 +123,17 @@ pub enum Input {
     },
     /// Somebody needs the whole state, to show a plan or to find an instance.
     State(oneshot::Sender<Box<State>>),
+    /// News were given up.
+    Untold {
+        /// Who was to be told.
+        target: TargetName,
+        /// After so many attempts.
+        attempts: u32,
+        /// What was said last.
+        error: Safe,
+    },
+    /// Somebody wants `/metrics`.
+    Metrics(oneshot::Sender<Box<Known>>),
     /// The controller shall end; rollouts wait for the next one.
     Stop,
 }

@@ -7,7 +7,8 @@
 //! | `journal`, `lock`, `keeper`, `reserve`, `secrets` | what is kept on disk |
 //! | `server`, `peer`, `resolve`, `adopt` | the API |
 //! | `analyst`, `evidence` | what requests say about a candidate |
-//! | `view`, `explain`, `numbers` | what it looks like from outside |
+//! | `notify` | who is told about rollouts |
+//! | `view`, `explain`, `numbers`, `metrics` | what it looks like from outside |
 //! | `crash` | dying on purpose, for the crash harness |
 //! | `start` | a controller in the background, for commands that need one |
 
@@ -27,6 +28,10 @@ mod inspector;
 pub mod journal;
 mod keeper;
 pub mod lock;
+#[doc(hidden)]
+pub mod metrics;
+#[doc(hidden)]
+pub mod notify;
 #[doc(hidden)]
 pub mod numbers;
 mod peer;
@@ -134,6 +139,8 @@ pub async fn serve(fleet: &Fleet, leave_with: Option<u32>) -> Result<(), ServeEr
     hands.prepare(fleet);
     let listener = server::bind(&place.socket).map_err(system("the API's socket"))?;
     let helm = Helm::new(Parts {
+        notifier: notify::Notifier::open(&place.dir, tx.clone()),
+        exporter: metrics::Exporter::start(tx.clone(), latest.clone()),
         analyst: analyst::Analyst::open(&place.dir),
         journal,
         records,

@@ -17,6 +17,7 @@ pub(super) fn check(
     hosts: &Declared<HostName, Host>,
     proxies: &Declared<ProxyName, Proxy>,
     services: &[Draft],
+    metrics: Option<&At<SocketAddr>>,
 ) {
     all_out(ctx, hosts);
     shared_proxies(ctx, proxies);
@@ -25,6 +26,9 @@ pub(super) fn check(
     overlaps(ctx, services, &places);
     edge_inside_ports(ctx, proxies, services, &places);
     edge_names(ctx, proxies, services);
+    if let Some(metrics) = metrics {
+        metrics_alone(ctx, metrics, proxies, services, &places);
+    }
 }
 
 fn all_out(ctx: &mut Ctx<'_>, hosts: &Declared<HostName, Host>) {
@@ -166,6 +170,35 @@ fn shared_proxies(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>) {
                 ctx.mismatch(span, &message, "give each its own address or port");
             }
             taken.push((key, addr, name));
+        }
+    }
+}
+
+/// The address of `/metrics` is nobody else's.
+fn metrics_alone(
+    ctx: &mut Ctx<'_>,
+    At { value: listen, span }: &At<SocketAddr>,
+    proxies: &Declared<ProxyName, Proxy>,
+    services: &[Draft],
+    places: &Places,
+) {
+    for (name, At { value, .. }) in &proxies.items {
+        // A log is datagrams: it is in the way of no server.
+        let taken = value.kind.addresses().into_iter().find(|(key, a)| *key != "log" && clash(*a, *listen));
+        if let Some((key, _)) = taken {
+            let message =
+                format!("[metrics] listens on {listen}, which is '{key}' of proxy '{name}' as well");
+            ctx.mismatch(span, &message, "write another port, for example 9464");
+        }
+    }
+    for (draft, at) in services.iter().zip(places).filter(|(d, _)| d.range.is_some()) {
+        let (first, last) = draft.service.host_ports;
+        if (first..=last).contains(&listen.port()) && at.keys().any(|a| same_address(*a, listen.ip())) {
+            let message = format!(
+                "[metrics] listens on {listen}, which is one of the host_ports {first}-{last} of '{}'",
+                draft.service.name
+            );
+            ctx.mismatch(span, &message, "write another port, or move the range");
         }
     }
 }

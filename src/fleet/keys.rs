@@ -36,6 +36,8 @@ pub(super) const TOP: Keys = Keys {
         "production",
         "state_dir",
         "require_serve",
+        "metrics",
+        "notify",
         "hosts",
         "proxies",
         "services",
@@ -44,6 +46,39 @@ pub(super) const TOP: Keys = Keys {
 
 pub(super) const HOST: Keys =
     Keys { header: "[hosts.NAME]", schema: "/$defs/host/properties", keys: &["engine", "address", "out"] };
+
+pub(super) const METRICS: Keys =
+    Keys { header: "[metrics]", schema: "/$defs/metrics/properties", keys: &["listen"] };
+
+pub(super) const WEBHOOK: Keys = Keys {
+    header: "[notify.NAME] of type webhook",
+    schema: "/$defs/webhook/properties",
+    keys: &[
+        "type",
+        "url",
+        "url_file",
+        "url_env",
+        "token_file",
+        "token_env",
+        "token_header",
+        "events",
+        "services",
+        "timeout",
+        "retry_for",
+    ],
+};
+
+pub(super) const SLACK: Keys = Keys {
+    header: "[notify.NAME] of type slack",
+    schema: "/$defs/slack/properties",
+    keys: &["type", "url_file", "url_env", "events", "services", "timeout", "retry_for"],
+};
+
+pub(super) const NOTIFY_COMMAND: Keys = Keys {
+    header: "[notify.NAME] of type command",
+    schema: "/$defs/notify-command/properties",
+    keys: &["type", "run", "events", "services", "timeout", "retry_for"],
+};
 
 pub(super) const SERVICE: Keys = Keys {
     header: "[services.NAME]",
@@ -125,7 +160,22 @@ pub(super) const CHECK: Keys = Keys {
 
 /// Every kind of table.
 pub fn all() -> impl Iterator<Item = &'static Keys> {
-    const FIXED: &[Keys] = &[TOP, HOST, SERVICE, HEALTH, DRAIN, HOOKS, HOOK, ANALYSIS, CHECK, RULE];
+    const FIXED: &[Keys] = &[
+        TOP,
+        METRICS,
+        WEBHOOK,
+        SLACK,
+        NOTIFY_COMMAND,
+        HOST,
+        SERVICE,
+        HEALTH,
+        DRAIN,
+        HOOKS,
+        HOOK,
+        ANALYSIS,
+        CHECK,
+        RULE,
+    ];
     let proxies = proxies::KINDS.iter().map(|k| &k.keys);
     FIXED.iter().chain(proxies).chain(strategy::KINDS.iter().flat_map(|k| k.tables.iter()))
 }

@@ -9,8 +9,10 @@ pub mod env_file;
 mod hosts;
 pub mod keys;
 mod machine;
+mod metrics;
 pub mod model;
 pub mod names;
+mod notify;
 pub mod problem;
 mod proxies;
 mod read;
@@ -141,13 +143,15 @@ pub fn parse_on(text: &str, file: &Path, machine: &Machine) -> Result<Loaded, Pr
     let state_dir = top.path(&mut ctx, "state_dir").map(|p| p.value);
     let require_serve = top.flag(&mut ctx, "require_serve").is_some_and(|r| r.value);
 
+    let metrics = metrics::read(&mut ctx, &top);
+    let notify = notify::read(&mut ctx, &top);
     let hosts = hosts::read_hosts(&mut ctx, &top);
     let proxies = proxies::read_proxies(&mut ctx, &top);
     let services = service::read_all(&mut ctx, &top, &hosts, &proxies);
     if !top.has("services") && ctx.syntax_is_sound() {
         ctx.warn_unseen(&top.span, "the fleet has no services", "add a [services.NAME] table");
     }
-    cross::check(&mut ctx, &hosts, &proxies, &services);
+    cross::check(&mut ctx, &hosts, &proxies, &services, metrics.as_ref());
     machine::check(&mut ctx, machine, &hosts, &services);
 
     let warnings = Problems::judge(file, ctx.finish())?;
@@ -161,6 +165,8 @@ pub fn parse_on(text: &str, file: &Path, machine: &Machine) -> Result<Loaded, Pr
         environment,
         state_dir,
         require_serve,
+        metrics: metrics.map(|m| m.value),
+        notify,
         hosts: hosts.items.into_iter().map(|(n, h)| (n, h.value)).collect(),
         proxies: proxies.items.into_iter().map(|(n, p)| (n, p.value)).collect(),
         services: services.into_iter().map(|d| (d.service.name.clone(), d.service)).collect(),

@@ -4,17 +4,19 @@
 //! instance and never stored, only named and hashed.
 
 mod check;
+mod notify;
 mod proxy;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, Version};
+use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, TargetName, Version};
 use crate::analysis::Rate;
 pub use check::{Ask, Check, Limit, PLACEHOLDERS as CHECK_PLACEHOLDERS};
+pub use notify::{Given, Notify, NotifyEvent, NotifyKind};
 pub use proxy::{EdgeSettings, HaproxySettings, NginxSettings, Proxy, ProxyKind};
 
 /// Everything declared in one `fleet.toml`.
@@ -30,6 +32,12 @@ pub struct Fleet {
     pub state_dir: Option<PathBuf>,
     /// Refuse to start a controller in the background: production may insist on `pilothouse serve`.
     pub require_serve: bool,
+    /// Where the controller serves `/metrics`; `None` for nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
+    /// Who is told about rollouts, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notify: BTreeMap<TargetName, Notify>,
     /// The hosts, by name.
     pub hosts: BTreeMap<HostName, Host>,
     /// The proxies, by name.

@@ -91,6 +91,10 @@ text_id!(
     ServiceName, |s| check_label("service", s, 40)
 );
 text_id!(
+    /// Name of somebody who is told about rollouts, in the fleet file.
+    TargetName, |s| check_label("notify", s, 40)
+);
+text_id!(
     /// Readable tag of a revision: what an image tag may be, `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`.
     Version,
     |s| {

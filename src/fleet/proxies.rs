@@ -91,7 +91,7 @@ fn loopback(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Socke
 }
 
 /// `ADDRESS:PORT`, the port not 0.
-fn socket_address(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<At<SocketAddr>> {
+pub(super) fn socket_address(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<At<SocketAddr>> {
     let text = section.filled(ctx, key)?;
     let fix = match text.value.strip_prefix(':').or_else(|| text.value.strip_prefix("localhost:")) {
         Some(port) if port.parse::<u16>().is_ok_and(|p| p > 0) => {

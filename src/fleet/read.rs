@@ -45,6 +45,15 @@ impl<'t> Section<'t> {
 
     /// Reports every key that `known` does not have.
     pub(super) fn check_keys(&self, ctx: &mut Ctx<'_>, known: &Keys) {
+        self.keys_of(ctx, known, Ctx::error);
+    }
+
+    /// As [`Section::check_keys`], where a value may be a secret.
+    pub(super) fn check_keys_unseen(&self, ctx: &mut Ctx<'_>, known: &Keys) {
+        self.keys_of(ctx, known, Ctx::error_unseen);
+    }
+
+    fn keys_of<'c>(&self, ctx: &mut Ctx<'c>, known: &Keys, report: fn(&mut Ctx<'c>, &Span, &str, &str)) {
         for (key, _) in self.table {
             let (written, span) = (key.get_ref().as_ref(), key.span());
             if known.has(written) {
@@ -62,7 +71,7 @@ impl<'t> Section<'t> {
             } else {
                 format!("the keys known here are {}", list(known.names()))
             };
-            ctx.error(&span, &format!("unknown key '{written}'{}", self.place()), &fix);
+            report(ctx, &span, &format!("unknown key '{written}'{}", self.place()), &fix);
         }
     }
 

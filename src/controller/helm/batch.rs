@@ -5,6 +5,7 @@ use super::{CLOCK_EVERY, Helm, MAX_ROUNDS};
 use crate::api::{Change, EventView};
 use crate::controller::clock::wall_ms;
 use crate::controller::explain;
+use crate::controller::notify::news::{News, news};
 use crate::rollout::decide;
 use crate::rollout::fact::{Fact, Record};
 use crate::rollout::state::{ServiceState, State, Status};
@@ -17,6 +18,7 @@ pub(super) struct Batch {
     before: State,
     records: Vec<Record>,
     events: Vec<EventView>,
+    news: Vec<News>,
 }
 
 impl Helm {
@@ -30,10 +32,12 @@ impl Helm {
             before: self.state.clone(),
             records: Vec::new(),
             events: Vec::new(),
+            news: Vec::new(),
         });
         for fact in facts {
             let record = Record { seq: self.state.seq + 1, at, wall_ms, fact };
             batch.events.extend(explain::event(&self.state, &record));
+            batch.news.extend(news(&self.state, &record));
             look_anew(&self.state, &mut self.obs, &record.fact);
             self.state.apply(&record);
             batch.records.push(record);
@@ -62,6 +66,7 @@ impl Helm {
         self.keeper.written(self.journal.head(), quiet);
         let mut ended = Vec::new();
         for record in records {
+            self.tally.happened(&record.fact);
             match &record.fact {
                 Fact::Promoted { service, .. } | Fact::RolloutEnded { service, .. } => {
                     ended.push(service.clone());
@@ -84,10 +89,27 @@ impl Helm {
         if batch.records.iter().any(|r| matches!(r.fact, Fact::FleetLoaded { .. })) {
             self.watch();
         }
+        // Told when what follows from it is under way.
+        self.untold.extend(batch.news);
         let counted = ended.iter().filter_map(|service| self.counted(service)).collect();
         // The rollout has ended whether or not its numbers can be written.
         let _ = self.record(counted);
         Ok(())
+    }
+
+    /// Tells others what was written, with what was counted.
+    pub(super) fn tell(&mut self) {
+        let mut news = std::mem::take(&mut self.untold);
+        if !self.notifier.has_targets() {
+            return;
+        }
+        for n in &mut news {
+            let s = self.state.services.get(n.of());
+            if let (Some(s), Some(Fact::RolloutCounted { counts, .. })) = (s, self.counted(n.of())) {
+                n.count(s, &counts);
+            }
+        }
+        self.notifier.tell(&news);
     }
 
     /// Writes facts down at once.

@@ -75,6 +75,7 @@ fn millis(d: Duration) -> u64 {
 impl Helm {
     /// Publishes what changed since the last time.
     pub(super) fn publish(&mut self) {
+        self.tell();
         let wall_ms = wall_ms();
         for s in self.state.services.values() {
             if let Some(r) = &s.rollout {
@@ -96,6 +97,8 @@ impl Helm {
         next.watchers.clone_from(&self.watchers);
         next.alarms.clone_from(&self.alarms);
         next.alarms.extend(self.keeper.trouble());
+        next.alarms.extend(self.notifier.trouble());
+        next.alarms.extend(self.exporter.trouble());
         next.alarms.extend(self.analyst.trouble().map(|t| Safe::new(&t)));
         let (last, mut countdowns) = {
             let guard = self.latest.read().unwrap_or_else(PoisonError::into_inner);

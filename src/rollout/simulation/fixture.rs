@@ -93,6 +93,8 @@ pub(crate) fn fleet_of(hosts: &[HostName], proxies: &[ProxyName], services: Vec<
         production: false,
         state_dir: None,
         require_serve: false,
+        metrics: None,
+        notify: BTreeMap::new(),
         hosts: hosts.iter().enumerate().map(host).collect(),
         proxies: proxies.iter().map(proxy).collect(),
         services: services.into_iter().map(|s| (s.name.clone(), s)).collect(),
