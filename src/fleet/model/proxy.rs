@@ -109,8 +109,7 @@ impl ProxyKind {
             Self::Nginx(s) => {
                 [("status", s.status)].into_iter().chain(s.log.map(|log| ("log", log))).collect()
             }
-            // Fleets may share one Traefik, and so the entry point at which it is asked.
-            Self::Traefik(_) => Vec::new(),
+            Self::Traefik(s) => vec![("api", s.api)],
             Self::Edge(s) => vec![("listen", s.listen)],
         }
     }
