@@ -19,9 +19,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 pub use self::advice::Advice;
-use crate::fleet::model::{
-    self, Choose, Fleet, HealthCheck, Probe, ProxyKind, Rule, Service, Strategy,
-};
+use crate::fleet::model::{self, Choose, Fleet, HealthCheck, Probe, ProxyKind, Rule, Service, Strategy};
 use crate::fleet::names::{FleetName, InstanceId, Millis, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot, SlotRoute, Slots};
 use crate::text::Safe;

@@ -26,7 +26,8 @@ pub(super) fn of_process(pid: u32) -> io::Result<Whose> {
             let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
             let uids = status.lines().find_map(|l| l.strip_prefix("Uid:"));
             let uid = uids.and_then(|u| u.split_ascii_whitespace().nth(1)).and_then(|u| u.parse().ok());
-            uid.map(Whose::User).ok_or_else(|| io::Error::other("the kernel does not say whose process it is"))
+            uid.map(Whose::User)
+                .ok_or_else(|| io::Error::other("the kernel does not say whose process it is"))
         }
         Err(e) => Err(e),
     }
@@ -91,8 +92,7 @@ mod tests {
 
     #[test]
     fn lines_of_the_kernel_are_read() {
-        let line =
-            "   1: 0100007F:B2E4 0200007F:1F90 01 00000000:00000000 00:00000000 00000000    33        0 4711 1";
+        let line = "   1: 0100007F:B2E4 0200007F:1F90 01 00000000:00000000 00:00000000 00000000    33        0 4711 1";
         assert_eq!(connection(line, &Whose::User(33)), "127.0.0.2:8080".parse().ok());
         assert_eq!(connection(line, &Whose::User(34)), None);
         assert!(connection(line, &Whose::Sockets([4711].into())).is_some());

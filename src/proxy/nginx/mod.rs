@@ -35,9 +35,7 @@ use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, nothing
 pub use crate::fleet::model::NginxSettings as Settings;
 use crate::fleet::model::{Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, ProxyName, ServiceName};
-use crate::rollout::world::{
-    EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute,
-};
+use crate::rollout::world::{EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute};
 use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::log_socket::LogPort;

@@ -94,9 +94,7 @@ pub(super) struct Parts {
 pub(super) fn render(routes: &[Route], fleet: &FleetName, owner: &str, api: SocketAddr) -> Rendered {
     let mut all = Parts::default();
     // Traefik asks nobody whose address it is that it listens on.
-    let internal = |rule: &str, service: &str| {
-        json!({ "rule": rule, "entryPoints": [ENTRY_POINT], "service": service, "priority": FIRST })
-    };
+    let internal = |rule: &str, service: &str| json!({ "rule": rule, "entryPoints": [ENTRY_POINT], "service": service, "priority": FIRST });
     let name = generation_name(fleet);
     all.routers.insert(format!("{name}_api"), internal("PathPrefix(`/api`)", "api@internal"));
     all.routers.insert(format!("{name}_metrics"), internal("Path(`/metrics`)", "prometheus@internal"));
@@ -301,7 +299,8 @@ impl Writer<'_> {
         let (all, any) = (self.name(slot.as_str()), self.name(&format!("{}_any", slot.as_str())));
         let none = self.name("none");
         let mut members = weighted(checked, &none);
-        if let (Some(_), Some(w)) = (&check, members.pointer_mut("/weighted").and_then(Value::as_object_mut)) {
+        if let (Some(_), Some(w)) = (&check, members.pointer_mut("/weighted").and_then(Value::as_object_mut))
+        {
             w.insert("healthCheck".into(), json!({}));
             self.parts.services.insert(any.clone(), weighted(whatever, &none));
         }
@@ -368,10 +367,13 @@ impl Writer<'_> {
         // Anything inside Traefik that answers 200.
         let version = json!({ "replacePath": { "path": "/api/version" } });
         self.parts.middlewares.insert(self.name("version"), version);
-        self.service("ok", json!({
-            "weighted": { "services": [{ "name": "api@internal", "weight": 1 }] },
-            "middlewares": [self.name("version")],
-        }));
+        self.service(
+            "ok",
+            json!({
+                "weighted": { "services": [{ "name": "api@internal", "weight": 1 }] },
+                "middlewares": [self.name("version")],
+            }),
+        );
         let mut members = Vec::new();
         for (place, width) in places::thrown(edge) {
             let name = self.name(&format!("place-{place}"));

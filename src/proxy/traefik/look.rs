@@ -138,7 +138,9 @@ impl Traefik {
             found.then_some(out)
         };
         files::waiting_for_disk(find).ok_or_else(|| {
-            self.unknown("no process called traefik is to be seen on this machine, so nobody knows what is in flight")
+            self.unknown(
+                "no process called traefik is to be seen on this machine, so nobody knows what is in flight",
+            )
         })
     }
 }

@@ -44,7 +44,8 @@ pub(super) fn read(text: &str, routes: &[Route], fleet: &FleetName) -> Metrics {
     let mut whose = BTreeMap::new();
     for route in routes {
         let base = config::base(fleet, &route.service);
-        for (slot, e) in Slot::BOTH.iter().flat_map(|s| route.slots.get(*s).endpoints.iter().map(|e| (*s, e))) {
+        for (slot, e) in Slot::BOTH.iter().flat_map(|s| route.slots.get(*s).endpoints.iter().map(|e| (*s, e)))
+        {
             out.counts.entry(e.instance.clone()).or_default();
             for whatever in [false, true] {
                 let name = config::endpoint_name(&base, slot, e.instance.as_str(), whatever);

@@ -31,9 +31,7 @@ use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, nothing
 pub use crate::fleet::model::TraefikSettings as Settings;
 use crate::fleet::model::{Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, ProxyName, ServiceName};
-use crate::rollout::world::{
-    EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute,
-};
+use crate::rollout::world::{EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute};
 use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::totals::Totals;
@@ -44,6 +42,8 @@ const TAKE_DEADLINE: Duration = Duration::from_secs(5);
 const ASK_DEADLINE: Duration = Duration::from_secs(2);
 /// A change that takes longer is worth a word.
 const SLOW: Duration = Duration::from_millis(500);
+const NO_METRICS: &str = "Traefik counts nothing; add `metrics: { prometheus: { manualRouting: true } }` to its static \
+                          configuration";
 /// Traefik reads the file as another user.
 const MODE: u32 = 0o644;
 
@@ -76,7 +76,8 @@ pub fn static_lines(s: &Settings) -> Vec<String> {
 #[must_use]
 pub fn router_lines(fleet: &FleetName, service: &ServiceName) -> Vec<String> {
     let name = format!("    {}:", config::base(fleet, service));
-    let lines = ["http:", "  routers:", &name, "      rule: Host(`www.example.com`)", "      entryPoints: [web]"];
+    let lines =
+        ["http:", "  routers:", &name, "      rule: Host(`www.example.com`)", "      entryPoints: [web]"];
     lines.map(str::to_owned).into()
 }
 
@@ -85,8 +86,7 @@ pub(super) fn lines_to_add(
     fleet: &FleetName,
     services: &[(&ServiceName, Extras)],
 ) -> Vec<(String, Vec<String>)> {
-    let mut out =
-        vec![("in Traefik's static configuration, beside what it has".to_owned(), static_lines(s))];
+    let mut out = vec![("in Traefik's static configuration, beside what it has".to_owned(), static_lines(s))];
     out.extend(services.iter().map(|(service, _)| {
         let place = format!(
             "in a file in {}, your router for {service}: the rule and entry points are yours, a service it has none",
@@ -113,7 +113,7 @@ pub struct Traefik {
 struct Numbers {
     totals: Totals<String>,
     /// Why there are no numbers.
-    missing: Option<String>,
+    missing: Option<&'static str>,
     /// How long the last change took.
     took: Duration,
 }
@@ -190,7 +190,8 @@ impl Traefik {
                     TAKE_DEADLINE.as_secs()
                 )));
             }
-            sleep(if start.elapsed() < SLOW { Duration::from_millis(2) } else { Duration::from_millis(20) }).await;
+            sleep(if start.elapsed() < SLOW { Duration::from_millis(2) } else { Duration::from_millis(20) })
+                .await;
         }
     }
 
@@ -221,6 +222,36 @@ impl Traefik {
             ))),
             Some(_) => Ok(()),
         }
+    }
+
+    /// Whether Traefik can do what these routes ask of it.
+    async fn ready(&self, routes: &[Route]) -> Result<(), ProxyError> {
+        self.version().await?;
+        let raw = self.raw().await?;
+        routes.iter().try_for_each(|route| self.router(&raw, &route.service))
+    }
+
+    /// The same, once it has taken a file.
+    async fn ready_soon(&self, routes: &[Route]) -> Result<(), ProxyError> {
+        let start = Instant::now();
+        loop {
+            match self.ready(routes).await {
+                Err(ProxyError::Unknown(_)) if start.elapsed() < TAKE_DEADLINE => {
+                    sleep(Duration::from_millis(20)).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Writes the file that is there as it should be, with what it routes; whether it was not.
+    fn mend(&self, before: Option<&str>) -> Result<bool, ProxyError> {
+        let as_it_should_be = self.render(&before.map(config::routes_in).unwrap_or_default(), None).text;
+        if before == Some(as_it_should_be.as_str()) {
+            return Ok(false);
+        }
+        self.write(&as_it_should_be)?;
+        Ok(true)
     }
 
     /// The file for these routes, and for every other service that a file may have had: its router is still there.
@@ -319,14 +350,17 @@ impl Proxy for Traefik {
             if let Some(why) = routes.iter().flat_map(|r| &r.rules).find_map(config::unfit) {
                 return Err(self.refused(&why));
             }
-            self.version().await?;
-            let raw = self.raw().await?;
-            routes.iter().try_for_each(|route| self.router(&raw, &route.service))?;
+            if let Err(e) = self.ready(routes).await {
+                // Whoever took our file away, or changed it, may have taken the way to ask with it.
+                if !self.mend(before.as_deref())? {
+                    return Err(e);
+                }
+                self.ready_soon(routes).await?;
+            }
         }
         let same = before.as_deref() == Some(rendered.text.as_str());
-        let by_hand = routes.iter().any(|r| {
-            config::by_hand_path(&self.settings.dir, &self.fleet, &r.service).exists()
-        });
+        let by_hand =
+            routes.iter().any(|r| config::by_hand_path(&self.settings.dir, &self.fleet, &r.service).exists());
         if same && !by_hand && self.has(&rendered.generation).await? {
             return Ok(());
         }
@@ -343,7 +377,8 @@ impl Proxy for Traefik {
         }
         if self.undo_by_hand(routes)? {
             let start = Instant::now();
-            while self.seen(&self.raw().await?).values().any(|s| s.by_hand) && start.elapsed() < TAKE_DEADLINE {
+            while self.seen(&self.raw().await?).values().any(|s| s.by_hand) && start.elapsed() < TAKE_DEADLINE
+            {
                 sleep(Duration::from_millis(10)).await;
             }
         }
@@ -356,22 +391,23 @@ impl Proxy for Traefik {
         // After what is in force, so that what was begun before it is seen.
         let in_flight = self.connections()?;
         let seen = self.seen(&raw).into_iter();
-        let read = seen.map(|(service, seen)| {
-            (service, RouteReadback { workers: vec![readback(&seen, &in_flight)] })
-        });
+        let read = seen
+            .map(|(service, seen)| (service, RouteReadback { workers: vec![readback(&seen, &in_flight)] }));
         Ok(read.collect())
     }
 
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
-        let routes: Vec<Route> =
-            self.seen(&self.raw().await?).into_values().map(|seen| seen.route).collect();
+        let routes: Vec<Route> = self.seen(&self.raw().await?).into_values().map(|seen| seen.route).collect();
         let (status, text) = self.ask("/metrics").await?;
         let metrics = metrics::read(&text, &routes, &self.fleet);
         let mut numbers = self.numbers();
-        numbers.missing = (status != 200).then(|| {
-            "Traefik counts nothing: add `metrics: { prometheus: { manualRouting: true } }` to its static configuration"
-                .to_owned()
-        });
+        if status != 200 {
+            numbers.missing = Some(NO_METRICS);
+            let all = numbers.totals.all();
+            metrics.counts.into_keys().for_each(|instance| drop(all.entry(instance).or_default()));
+            return Ok(all.clone());
+        }
+        numbers.missing = None;
         for (instance, counts) in metrics.counts {
             numbers.totals.take(metrics.life.clone(), &instance, counts);
         }
@@ -384,7 +420,7 @@ impl Proxy for Traefik {
     }
 
     fn warning(&self) -> Option<Safe> {
-        self.numbers().missing.as_ref().map(|why| Safe::new(&format!("no numbers per version: {why}")))
+        self.numbers().missing.map(|why| Safe::new(&format!("no numbers per version: {why}")))
     }
 
     async fn examine(&self, services: &[&Service]) -> Vec<Advice> {

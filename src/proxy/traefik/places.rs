@@ -83,13 +83,29 @@ mod tests {
     #[test]
     fn an_expression_takes_its_numbers_and_no_others() {
         for (from, to) in [
-            (0, 1), (0, 10_000), (0, 100), (0, 4999), (1, 10), (7, 8), (50, 1234), (999, 1001), (1000, 10_000),
-            (9999, 10_000), (305, 4071), (10, 100), (99, 100), (5000, 10_000),
+            (0, 1),
+            (0, 10_000),
+            (0, 100),
+            (0, 4999),
+            (1, 10),
+            (7, 8),
+            (50, 1234),
+            (999, 1001),
+            (1000, 10_000),
+            (9999, 10_000),
+            (305, 4071),
+            (10, 100),
+            (99, 100),
+            (5000, 10_000),
         ] {
             let expression = regex::Regex::new(&format!("^({})$", range(from, to))).unwrap();
             for n in 0..=12_000_u32 {
                 let inside = (u32::from(from)..u32::from(to)).contains(&n);
-                assert_eq!(expression.is_match(&n.to_string()), inside, "{n} in {from} to {to}: {expression}");
+                assert_eq!(
+                    expression.is_match(&n.to_string()),
+                    inside,
+                    "{n} in {from} to {to}: {expression}"
+                );
             }
             for other in ["", "00", "01", "-1", "1.", "x"] {
                 assert!(!expression.is_match(other), "{other} in {from} to {to}");

@@ -55,11 +55,14 @@ pub fn write_router(dir: &Path, fleet: &FleetName) {
 #[async_trait]
 impl Server for Running {
     async fn start(&mut self, dir: &Path) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("traefik.log")).unwrap();
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(dir.join("traefik.log")).unwrap();
         let mut command = Command::new(&self.binary);
         command.arg(format!("--configFile={}", dir.join("traefik.yml").display())).current_dir(dir);
         command.stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);
-        self.child = Some(command.spawn().unwrap());
+        let child = command.spawn().unwrap();
+        std::fs::write(dir.join("traefik.pid"), child.id().to_string()).unwrap();
+        self.child = Some(child);
         // It listens before it has read what it shall do.
         let url = "/api/version";
         let end = Instant::now() + Duration::from_secs(20);
