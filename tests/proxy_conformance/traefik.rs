@@ -104,6 +104,7 @@ async fn an_abort_is_in_force_when_it_returns_whatever_traefik_waits_for() {
 async fn scenario_10_a_change_by_somebody_else_keeps_the_share() {
     let Some(h) = Harness::traefik().await else { return };
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+    h.up(&route(Slot::A, &[&a], &[&b], Bp::ZERO)).await;
     let load = Load::start(h.listen, 4);
     for percent in [0, 5, 50, 100, 0] {
         let want = route(Slot::A, &[&a], &[&b], bp(percent));
@@ -422,7 +423,8 @@ async fn a_service_is_there_before_its_first_release() {
     h.up(&web).await;
     let api: pilothouse::fleet::names::ServiceName = "api".parse().unwrap();
     h.proxy.prepare(&[service(), api.clone()]).unwrap();
-    let text = "http: { routers: { shop_api: { rule: 'Host(`api`)', entryPoints: [web] } } }\n";
+    let text =
+        "http: { routers: { shop_api: { rule: 'Host(`api`)', priority: 100, entryPoints: [web] } } }\n";
     std::fs::write(h.path().join("own/api.yml"), text).unwrap();
     let status = async || {
         let mut held = Held::open(h.listen).await;

@@ -80,6 +80,8 @@ pub(super) struct Rendered {
     pub(super) text: String,
     /// Hash over it.
     pub(super) generation: String,
+    /// What it routes.
+    pub(super) routes: Vec<Route>,
 }
 
 /// What Traefik is told, by kind and name.
@@ -124,7 +126,7 @@ pub(super) fn render(routes: &[Route], fleet: &FleetName, owner: &str, api: Sock
         format!("{}\n{}\n", files::header(fleet, owner), text.replace("{{", "{\\u007b"))
     };
     let generation = hex(Sha256::digest(body("").as_bytes()).get(..8).unwrap_or_default());
-    Rendered { text: body(&generation), generation }
+    Rendered { text: body(&generation), generation, routes: routes.to_vec() }
 }
 
 /// A middleware that nothing uses, and that says something to whoever asks what is in force.
@@ -181,8 +183,8 @@ pub(super) fn service(route: &Route, fleet: &FleetName, api: SocketAddr) -> Part
     let mut w = Writer { route, base: base(fleet, &route.service), parts: Parts::default() };
     let marked = serde_json::to_string(route).unwrap_or_default();
     w.parts.middlewares.insert(route_name(&w.base), mark(&marked));
-    // What was not sent at all may be sent to the next one, whatever it is.
-    let again = json!({ "retry": { "attempts": 3 } });
+    // What was not sent at all may be sent to the next one, whatever it is; nothing else is repeated by this.
+    let again = json!({ "retry": { "attempts": 3, "retryNonIdempotentMethod": true } });
     w.parts.middlewares.insert(w.name("again"), again);
     w.service("none", json!({ "loadBalancer": { "servers": [] } }));
     for slot in Slot::BOTH {

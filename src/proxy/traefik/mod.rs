@@ -163,23 +163,28 @@ impl Traefik {
         self.io(written, "write", &path)
     }
 
-    /// Whether this file is what is in force.
-    async fn has(&self, generation: &str) -> Result<bool, ProxyError> {
+    /// Whether this file is what is in force: the mark is asked for first, as it is one small answer.
+    async fn has(&self, rendered: &config::Rendered) -> Result<bool, ProxyError> {
         let name = of_file(&config::generation_name(&self.fleet));
         let mark: Option<Value> = self.ask_json(&format!("/api/http/middlewares/{name}")).await?;
-        Ok(mark.as_ref().and_then(config::mark_of) == Some(generation))
+        if mark.as_ref().and_then(config::mark_of) != Some(&rendered.generation) {
+            return Ok(false);
+        }
+        let seen = self.seen(&self.raw().await?);
+        let is = |r: &Route| seen.get(&r.service).is_some_and(|s| s.intact && !s.by_hand && s.route == *r);
+        Ok(rendered.routes.iter().all(is))
     }
 
     /// Waits until this file is in force.
-    async fn taken(&self, generation: &str) -> Result<(), ProxyError> {
+    async fn taken(&self, rendered: &config::Rendered) -> Result<(), ProxyError> {
         let start = Instant::now();
         loop {
-            let last = match self.has(generation).await {
+            let last = match self.has(rendered).await {
                 Ok(true) => {
                     self.numbers().took = start.elapsed();
                     return Ok(());
                 }
-                Ok(false) => "it goes on with what it had".to_owned(),
+                Ok(false) => "what it has is something else".to_owned(),
                 Err(e) => e.to_string(),
             };
             if start.elapsed() > TAKE_DEADLINE {
@@ -190,8 +195,8 @@ impl Traefik {
                     TAKE_DEADLINE.as_secs()
                 )));
             }
-            sleep(if start.elapsed() < SLOW { Duration::from_millis(2) } else { Duration::from_millis(20) })
-                .await;
+            let pause = if start.elapsed() < SLOW { 2 } else { 20 };
+            sleep(Duration::from_millis(pause)).await;
         }
     }
 
@@ -265,18 +270,16 @@ impl Traefik {
         config::render(&all, &self.fleet, &self.owner, self.settings.api)
     }
 
-    /// Takes away what operators have done by hand; whether there was something.
-    fn undo_by_hand(&self, routes: &[Route]) -> Result<bool, ProxyError> {
-        let mut any = false;
+    /// Takes away what operators have done by hand.
+    fn undo_by_hand(&self, routes: &[Route]) -> Result<(), ProxyError> {
         for route in routes {
             let path = config::by_hand_path(&self.settings.dir, &self.fleet, &route.service);
             match fs::remove_file(&path) {
-                Ok(()) => any = true,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return self.io(Err(e), "remove", &path),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return self.io(Err(e), "remove", &path),
+                _ => {}
             }
         }
-        Ok(any)
+        Ok(())
     }
 }
 
@@ -359,30 +362,18 @@ impl Proxy for Traefik {
             }
         }
         let same = before.as_deref() == Some(rendered.text.as_str());
-        let by_hand =
-            routes.iter().any(|r| config::by_hand_path(&self.settings.dir, &self.fleet, &r.service).exists());
-        if same && !by_hand && self.has(&rendered.generation).await? {
+        if same && self.has(&rendered).await? {
             return Ok(());
         }
         self.write(&rendered.text)?;
-        let taken = self.taken(&rendered.generation).await;
-        match (taken, direction, before) {
+        // After the file, which must not come into force as it was before.
+        self.undo_by_hand(routes)?;
+        let taken = self.taken(&rendered).await;
+        if let (Err(_), Direction::Up, Some(before), false) = (&taken, direction, before, same) {
             // What was never in force must not come by surprise later on.
-            (Err(e), Direction::Up, Some(before)) if !same => {
-                self.write(&before)?;
-                return Err(e);
-            }
-            (Err(e), _, _) => return Err(e),
-            (Ok(()), _, _) => {}
+            self.write(&before)?;
         }
-        if self.undo_by_hand(routes)? {
-            let start = Instant::now();
-            while self.seen(&self.raw().await?).values().any(|s| s.by_hand) && start.elapsed() < TAKE_DEADLINE
-            {
-                sleep(Duration::from_millis(10)).await;
-            }
-        }
-        Ok(())
+        taken
     }
 
     async fn read_back(&self) -> Result<BTreeMap<ServiceName, RouteReadback>, ProxyError> {
@@ -404,7 +395,9 @@ impl Proxy for Traefik {
         if status != 200 {
             numbers.missing = Some(NO_METRICS);
             let all = numbers.totals.all();
-            metrics.counts.into_keys().for_each(|instance| drop(all.entry(instance).or_default()));
+            for instance in metrics.counts.into_keys() {
+                all.entry(instance).or_default();
+            }
             return Ok(all.clone());
         }
         numbers.missing = None;
