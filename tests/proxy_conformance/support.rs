@@ -128,6 +128,7 @@ impl Backend {
                                 answer = answer.header("set-cookie", "session=1; Path=/app; HttpOnly");
                                 answer = answer.header("set-cookie", "theme=dark");
                             }
+                            let _ = r.into_body().collect().await;
                             Ok(answer.body(Full::from(name).map_err(|e| match e {}).boxed()).unwrap())
                         }
                     });
