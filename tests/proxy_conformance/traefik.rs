@@ -360,7 +360,7 @@ async fn changes_by_hand_are_seen_and_set_right() {
     let want = sticky(with_rules(route(Slot::B, &[&a], &[&b], bp(70))));
     let changes = [
         (format!("http://{}", a.addr), "http://127.0.0.1:9".to_owned()),
-        ("\"shop_web_a_get\"".into(), "\"shop_web_b_get\"".into()),
+        ("\"service\": \"shop_web_a_get\"".into(), "\"service\": \"shop_web_b_get\"".into()),
         ("X-Variant".into(), "X-Other".into()),
         ("ph_shop_web=700;".into(), "ph_shop_web=701;".into()),
         ("\"priority\": 40,".into(), "\"priority\": 1,".into()),
@@ -373,11 +373,12 @@ async fn changes_by_hand_are_seen_and_set_right() {
         h.up(&want).await;
         let text = ours(&h);
         assert!(text.contains(from.as_str()), "{from} in {text}");
-        // The rules are named in what is said of the route as well.
-        let changed = match text.split_once("\"routers\"") {
-            Some((head, tail)) => format!("{head}\"routers\"{}", tail.replace(from.as_str(), to)),
-            None => panic!("{text}"),
+        // The rules are named in what is said of the route as well, which stays.
+        let change = |line: &str| match line.contains("\"X-Pilothouse\"") {
+            true => line.to_owned(),
+            false => line.replace(from.as_str(), to),
         };
+        let changed = text.lines().map(change).collect::<Vec<_>>().join("\n");
         std::fs::write(h.path().join("own/pilothouse-shop.yml"), changed).unwrap();
         let end = Instant::now() + Duration::from_secs(5);
         // Written in place it is empty for a moment, and the way to ask is gone.
