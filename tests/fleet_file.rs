@@ -234,6 +234,10 @@ log = "[::1]:5141"
 type = "nginx"
 dir = "/etc/nginx/pilothouse"
 status = "127.0.0.1:8405"
+[proxies.watched]
+type = "traefik"
+dir = "dynamic"
+api = "127.0.0.1:8406"
 [proxies.front]
 type = "edge"
 listen = "127.0.0.1:8080"

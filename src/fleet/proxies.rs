@@ -3,6 +3,7 @@
 mod edge;
 mod haproxy;
 mod nginx;
+mod traefik;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,7 +26,7 @@ pub(super) struct Kind {
 }
 
 /// All kinds.
-pub(super) const KINDS: &[Kind] = &[haproxy::KIND, nginx::KIND, edge::KIND];
+pub(super) const KINDS: &[Kind] = &[haproxy::KIND, nginx::KIND, traefik::KIND, edge::KIND];
 
 /// Reads all proxies.
 pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<ProxyName, Proxy> {

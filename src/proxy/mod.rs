@@ -6,6 +6,8 @@ mod files;
 mod found;
 pub mod haproxy;
 pub mod nginx;
+mod sockets;
+pub mod traefik;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,9 +21,9 @@ use tokio::time::timeout;
 
 pub use self::advice::Advice;
 pub use self::found::{Found, Setting, all as found, free as free_address};
-use crate::fleet::model::{self, Choose, Fleet, ProxyKind, Rule, Service, Strategy};
-use crate::fleet::names::{FleetName, InstanceId, ServiceName};
-use crate::rollout::world::{Route, RouteReadback};
+use crate::fleet::model::{self, Choose, Fleet, HealthCheck, Probe, ProxyKind, Rule, Service, Strategy};
+use crate::fleet::names::{FleetName, InstanceId, Millis, ServiceName};
+use crate::rollout::world::{Route, RouteReadback, Slot, SlotRoute, Slots};
 use crate::text::Safe;
 use crate::traffic::Counters;
 
@@ -136,6 +138,20 @@ async fn check(mut command: Command, how: &str) -> Result<Output, String> {
     }
 }
 
+/// The route of a service that nobody serves.
+fn nothing(service: &ServiceName) -> Route {
+    let health = HealthCheck { probe: Probe::Tcp, interval: Millis(0), timeout: Millis(0), rise: 1, fall: 1 };
+    Route {
+        service: service.clone(),
+        stable: Slot::A,
+        slots: Slots { a: SlotRoute::default(), b: SlotRoute::default() },
+        domains: Vec::new(),
+        health: Slots { a: health.clone(), b: health },
+        rules: Vec::new(),
+        sticky: false,
+    }
+}
+
 /// The name of the cookie that holds a visitor's place in a sticky service: the same at every proxy, so that a
 /// visitor keeps it whichever they come through.
 #[must_use]
@@ -157,6 +173,7 @@ pub fn open(
     match &proxy.kind {
         ProxyKind::Haproxy(s) => Arc::new(haproxy::Haproxy::new(name, s.clone(), fleet, owner)),
         ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Traefik(s) => Arc::new(traefik::Traefik::new(name, s.clone(), fleet, owner)),
         ProxyKind::Edge(s) => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());
             Arc::new(edge::Edge::new(name, s.listen, dir, program, owner, fleet))
@@ -170,6 +187,7 @@ pub fn describe(fleet: &FleetName, proxy: &model::Proxy) -> String {
     match &proxy.kind {
         ProxyKind::Haproxy(s) => haproxy::describe(s, fleet),
         ProxyKind::Nginx(s) => nginx::describe(s),
+        ProxyKind::Traefik(s) => traefik::describe(s, fleet),
         ProxyKind::Edge(s) => format!("edge on {}", s.listen),
     }
 }
@@ -182,6 +200,7 @@ pub fn lines_to_add(fleet: &Fleet, proxy: &model::Proxy) -> Vec<(String, Vec<Str
     match &proxy.kind {
         ProxyKind::Haproxy(s) => haproxy::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Nginx(s) => nginx::lines_to_add(s, &fleet.name, &services),
+        ProxyKind::Traefik(s) => traefik::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Edge(_) => Vec::new(),
     }
 }

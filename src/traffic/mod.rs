@@ -124,12 +124,17 @@ pub struct Histogram {
 impl Histogram {
     /// Counts one response that took `us` microseconds.
     pub fn record(&mut self, us: u64) {
+        self.record_many(us, 1);
+    }
+
+    /// Counts `n` responses that took `us` microseconds each.
+    pub fn record_many(&mut self, us: u64, n: u64) {
         let i = bucket(us);
-        if self.buckets.len() <= i {
+        if self.buckets.len() <= i && n > 0 {
             self.buckets.resize(i + 1, 0);
         }
         if let Some(b) = self.buckets.get_mut(i) {
-            *b += 1;
+            *b += n;
         }
     }
 

@@ -18,6 +18,7 @@ use crate::common;
 
 #[path = "outside.rs"]
 pub mod outside;
+mod traefik_files;
 
 /// Longest wait for anything that is asserted.
 pub const LONG: Duration = Duration::from_secs(60);
@@ -30,6 +31,7 @@ pub enum Backends {
     DockerHaproxy,
     ProcessEdge,
     ProcessNginx,
+    ProcessTraefik,
 }
 
 impl Backends {
@@ -156,9 +158,14 @@ impl World {
                 None => Some(runtime.block_on(common::docker_or_skip(test))?),
             };
         }
-        if backends == Backends::ProcessNginx {
-            let Some(binary) = crate::common::require::program("nginx") else {
-                common::skip("nginx", test, "nginx is not installed");
+        let behind = match backends {
+            Backends::ProcessNginx => Some("nginx"),
+            Backends::ProcessTraefik => Some("traefik"),
+            Backends::DockerHaproxy | Backends::ProcessEdge => None,
+        };
+        if let Some(program) = behind {
+            let Some(binary) = crate::common::require::program(program) else {
+                common::skip(program, test, &format!("{program} is not installed"));
                 return None;
             };
             server = Some((binary, None));
@@ -206,6 +213,12 @@ impl World {
             world.start_nginx();
             return Some(world);
         }
+        if backends == Backends::ProcessTraefik {
+            world.ok(&["status"]);
+            let mut world = world;
+            world.start_traefik();
+            return Some(world);
+        }
         Some(world)
     }
 
@@ -248,6 +261,15 @@ impl World {
                     net = self.net,
                 );
             }
+            Backends::ProcessTraefik => {
+                let s = self.traefik();
+                let _ = write!(
+                    out,
+                    "\n[proxies.lb]\ntype = \"traefik\"\ndir = \"{}\"\napi = \"{}\"\n",
+                    s.dir.display(),
+                    s.api
+                );
+            }
             Backends::ProcessEdge => {
                 let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
             }
@@ -277,7 +299,7 @@ impl World {
                 };
                 let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
             }
-            Backends::ProcessEdge | Backends::ProcessNginx => {
+            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessTraefik => {
                 let _ = writeln!(
                     out,
                     "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
@@ -530,6 +552,35 @@ impl World {
         self.wait("nginx listens", || TcpStream::connect(self.listen).ok());
     }
 
+    /// How Traefik is reached.
+    fn traefik(&self) -> pilothouse::fleet::model::TraefikSettings {
+        let api = format!("{}.101:8404", self.net).parse().unwrap();
+        pilothouse::fleet::model::TraefikSettings { dir: self.path().join("own"), api }
+    }
+
+    /// Starts Traefik as an operator does, with a configuration of their own.
+    fn start_traefik(&mut self) {
+        use pilothouse::proxy::traefik;
+        let settings = self.traefik();
+        let lines = traefik::static_lines(&settings).join("\n");
+        traefik_files::write(self.path(), self.listen, &lines, &settings.dir);
+        let lines = traefik::router_lines(&self.fleet.parse().unwrap(), &"web".parse().unwrap()).join("\n");
+        let lines = lines.replace("Host(`www.example.com`)", "PathPrefix(`/`)");
+        std::fs::write(settings.dir.join("op.yml"), lines).unwrap();
+        let log = std::fs::File::create(self.path().join("traefik.log")).unwrap();
+        let file = format!("--configFile={}", self.path().join("traefik.yml").display());
+        let at = self.path().to_owned();
+        let (binary, child) = self.server.as_mut().expect("a world with Traefik");
+        let mut command = Command::new(&*binary);
+        command.arg(file).current_dir(at).stdin(Stdio::null());
+        *child = Some(command.stderr(log.try_clone().unwrap()).stdout(log).spawn().unwrap());
+        // It listens before it has read what it shall do.
+        self.wait("Traefik has its files", || {
+            let answer = common::get(settings.api, "/api/version");
+            self.runtime.block_on(answer).filter(|(status, _)| *status == 200)
+        });
+    }
+
     fn master(&self) -> u32 {
         self.server.as_ref().and_then(|(_, c)| c.as_ref()).expect("HAProxy runs").id()
     }
@@ -559,6 +610,7 @@ impl World {
             Backends::DockerHaproxy => self.master_socket(),
             Backends::ProcessEdge => self.state_dir().join("lb.sock"),
             Backends::ProcessNginx => self.path().join("nginx.pid"),
+            Backends::ProcessTraefik => unreachable!("Traefik is asked over TCP"),
         };
         let aside = path.with_extension("aside");
         std::fs::rename(&path, &aside).unwrap();

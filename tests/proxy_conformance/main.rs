@@ -25,4 +25,7 @@ mod require;
 mod servers;
 mod suite;
 mod support;
+mod traefik;
+#[path = "../common/traefik_files.rs"]
+mod traefik_files;
 mod visitors;

@@ -3,3 +3,4 @@
 pub mod edge;
 pub mod haproxy;
 pub mod nginx;
+pub mod traefik;

@@ -76,6 +76,8 @@ pub struct Backend {
     /// Closes every connection after reading a request, also one that was kept alive; a check that merely connects
     /// still passes.
     pub hang_up: Arc<AtomicBool>,
+    /// Answers 500 to `/health`.
+    pub unhealthy: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -87,14 +89,18 @@ impl Backend {
         let addr = listener.local_addr().unwrap();
         let (hits, hang_up) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (h, bad, name) = (Arc::clone(&hits), Arc::clone(&hang_up), id.to_string());
+        let unhealthy = Arc::new(AtomicBool::new(false));
+        let sick = Arc::clone(&unhealthy);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let (h, bad, name) = (Arc::clone(&h), Arc::clone(&bad), name.clone());
+                let sick = Arc::clone(&sick);
                 connections.spawn(async move {
                     let answer = service_fn(|r: Request<hyper::body::Incoming>| {
                         let (h, name, bad) = (Arc::clone(&h), name.clone(), bad.load(Ordering::SeqCst));
+                        let sick = sick.load(Ordering::SeqCst);
                         async move {
                             if bad {
                                 h.fetch_add(1, Ordering::SeqCst);
@@ -102,6 +108,11 @@ impl Backend {
                             }
                             if r.uri().path() != "/health" {
                                 h.fetch_add(1, Ordering::SeqCst);
+                            } else if sick {
+                                let answer = Response::builder().status(500);
+                                return Ok(answer
+                                    .body(Empty::new().map_err(|e| match e {}).boxed())
+                                    .unwrap());
                             }
                             if r.uri().path() == "/slow" {
                                 tokio::time::sleep(Duration::from_millis(1500)).await;
@@ -112,7 +123,13 @@ impl Backend {
                             if r.headers().contains_key("upgrade") {
                                 return Ok(upgrade(r));
                             }
-                            Ok(Response::new(Full::from(name).map_err(|e| match e {}).boxed()))
+                            let mut answer = Response::builder();
+                            if r.headers().contains_key("x-set-cookies") {
+                                answer = answer.header("set-cookie", "session=1; Path=/app; HttpOnly");
+                                answer = answer.header("set-cookie", "theme=dark");
+                            }
+                            let _ = r.into_body().collect().await;
+                            Ok(answer.body(Full::from(name).map_err(|e| match e {}).boxed()).unwrap())
                         }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -122,7 +139,7 @@ impl Backend {
                 });
             }
         });
-        Self { id, revision, addr, hits, hang_up, task }
+        Self { id, revision, addr, hits, hang_up, unhealthy, task }
     }
 
     pub fn hits(&self) -> u64 {
@@ -481,7 +498,15 @@ impl Held {
 
     /// Likewise, with more header lines.
     pub async fn get_with(&mut self, headers: &str) -> (u16, String) {
-        let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        self.send(format!("GET / HTTP/1.1\r\nHost: x\r\n{headers}\r\n")).await
+    }
+
+    /// Likewise, of a host of this name.
+    pub async fn get_from(&mut self, host: &str) -> (u16, String) {
+        self.send(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await
+    }
+
+    async fn send(&mut self, request: String) -> (u16, String) {
         self.0.write_all(request.as_bytes()).await.unwrap();
         let (mut text, mut buffer) = (String::new(), [0; 4096]);
         loop {
@@ -498,6 +523,12 @@ impl Held {
             }
         }
     }
+}
+
+/// Status and body of one POST, on a connection of its own.
+pub async fn post(addr: SocketAddr, body: &str) -> (u16, String) {
+    let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    Held::open(addr).await.send(head + body).await
 }
 
 /// A websocket through the proxy, to the service's backend.

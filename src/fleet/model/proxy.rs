@@ -24,6 +24,8 @@ pub enum ProxyKind {
     Haproxy(HaproxySettings),
     /// An open-source nginx on this machine, 1.11 or newer.
     Nginx(NginxSettings),
+    /// A Traefik on this machine, 3.7 or newer.
+    Traefik(TraefikSettings),
     /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
     Edge(EdgeSettings),
 }
@@ -60,6 +62,15 @@ pub struct NginxSettings {
     pub log: Option<SocketAddr>,
 }
 
+/// How one Traefik is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraefikSettings {
+    /// Directory that Traefik's file provider watches; Pilothouse owns `pilothouse-FLEET.yml` in it.
+    pub dir: PathBuf,
+    /// Where Traefik's entry point `pilothouse` listens: there it is asked what it does.
+    pub api: SocketAddr,
+}
+
 /// Where the embedded proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeSettings {
@@ -74,6 +85,7 @@ impl ProxyKind {
         match self {
             Self::Haproxy(_) => "haproxy",
             Self::Nginx(_) => "nginx",
+            Self::Traefik(_) => "traefik",
             Self::Edge(_) => "edge",
         }
     }
@@ -82,7 +94,9 @@ impl ProxyKind {
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Haproxy(HaproxySettings { dir, .. }) | Self::Nginx(NginxSettings { dir, .. }) => Some(dir),
+            Self::Haproxy(HaproxySettings { dir, .. })
+            | Self::Nginx(NginxSettings { dir, .. })
+            | Self::Traefik(TraefikSettings { dir, .. }) => Some(dir),
             Self::Edge(_) => None,
         }
     }
@@ -95,6 +109,7 @@ impl ProxyKind {
             Self::Nginx(s) => {
                 [("status", s.status)].into_iter().chain(s.log.map(|log| ("log", log))).collect()
             }
+            Self::Traefik(s) => vec![("api", s.api)],
             Self::Edge(s) => vec![("listen", s.listen)],
         }
     }

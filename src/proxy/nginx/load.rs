@@ -13,11 +13,9 @@ use tokio::time::{Instant, sleep};
 use super::config::Rendered;
 use super::process::Worker;
 use super::shares::{self, Shares};
-use super::{
-    MODE, NOBODY, Nginx, RELOAD_DEADLINE, config, cookie_line, http_line, location_line, nothing, process,
-};
+use super::{MODE, NOBODY, Nginx, RELOAD_DEADLINE, config, cookie_line, http_line, location_line, process};
 use crate::fleet::names::ServiceName;
-use crate::proxy::{self, ProxyError, files};
+use crate::proxy::{self, ProxyError, files, nothing};
 use crate::rollout::world::Route;
 
 impl Nginx {

@@ -32,13 +32,12 @@ pub use self::config::{cookie_line, http_line, location_line};
 pub(super) use self::found::found;
 use self::process::Worker;
 use self::shares::Shares;
-use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files};
+use super::sockets::{self, Whose};
+use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, nothing};
 pub use crate::fleet::model::NginxSettings as Settings;
-use crate::fleet::model::{HealthCheck, Probe, Rule, Service};
-use crate::fleet::names::{Bp, FleetName, InstanceId, Millis, ProxyName, ServiceName};
-use crate::rollout::world::{
-    EndpointReadback, Route, RouteReadback, Slot, SlotReadback, SlotRoute, Slots, WorkerRoute,
-};
+use crate::fleet::model::{Rule, Service};
+use crate::fleet::names::{Bp, FleetName, InstanceId, ProxyName, ServiceName};
+use crate::rollout::world::{EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute};
 use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::log_socket::LogPort;
@@ -157,20 +156,6 @@ impl Nginx {
 /// No slot has a share.
 const NOBODY: Shares = Shares { b: None, rules: false };
 
-/// The route of a service that nobody serves.
-fn nothing(service: &ServiceName) -> Route {
-    let health = HealthCheck { probe: Probe::Tcp, interval: Millis(0), timeout: Millis(0), rise: 1, fall: 1 };
-    Route {
-        service: service.clone(),
-        stable: Slot::A,
-        slots: Slots { a: SlotRoute::default(), b: SlotRoute::default() },
-        domains: Vec::new(),
-        health: Slots { a: health.clone(), b: health },
-        rules: Vec::new(),
-        sticky: false,
-    }
-}
-
 /// What workers with these routes do. Where the shares are not known the worst is assumed: that anything is reached.
 fn readback(route: &Route, shares: Option<Shares>, in_flight: &BTreeMap<SocketAddr, u32>) -> WorkerRoute {
     let slot = |slot: Slot| SlotReadback {
@@ -280,7 +265,7 @@ impl Proxy for Nginx {
         drop(self.one.lock().await);
         let now = self.look().await?;
         let uid = now.current.first().map_or(0, |(w, _)| w.uid);
-        let mut in_flight = files::waiting_for_disk(|| process::connections(now.master, uid))
+        let mut in_flight = files::waiting_for_disk(|| sockets::connections(now.master, &Whose::User(uid)))
             .map_err(|e| self.unknown(&format!("cannot look at nginx's connections: {e}")))?;
         self.held_by_old_workers(&now, &mut in_flight)?;
         let mut by_generation: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
