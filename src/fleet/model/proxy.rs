@@ -24,6 +24,8 @@ pub enum ProxyKind {
     Haproxy(HaproxySettings),
     /// An open-source nginx on this machine, 1.11 or newer.
     Nginx(NginxSettings),
+    /// An Envoy on this machine, 1.30 or newer.
+    Envoy(EnvoySettings),
     /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
     Edge(EdgeSettings),
 }
@@ -60,6 +62,17 @@ pub struct NginxSettings {
     pub log: Option<SocketAddr>,
 }
 
+/// How one Envoy is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvoySettings {
+    /// Directory that Pilothouse owns: `FLEET.clusters.yaml`, and a directory `FLEET_SERVICE` per service.
+    pub dir: PathBuf,
+    /// The address of its administration server, on loopback.
+    pub admin: SocketAddr,
+    /// The file to which the operator's listeners write their log lines, for latency percentiles; optional.
+    pub log: Option<PathBuf>,
+}
+
 /// Where the embedded proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeSettings {
@@ -74,6 +87,7 @@ impl ProxyKind {
         match self {
             Self::Haproxy(_) => "haproxy",
             Self::Nginx(_) => "nginx",
+            Self::Envoy(_) => "envoy",
             Self::Edge(_) => "edge",
         }
     }
@@ -82,7 +96,9 @@ impl ProxyKind {
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Haproxy(HaproxySettings { dir, .. }) | Self::Nginx(NginxSettings { dir, .. }) => Some(dir),
+            Self::Haproxy(HaproxySettings { dir, .. })
+            | Self::Nginx(NginxSettings { dir, .. })
+            | Self::Envoy(EnvoySettings { dir, .. }) => Some(dir),
             Self::Edge(_) => None,
         }
     }
@@ -95,6 +111,7 @@ impl ProxyKind {
             Self::Nginx(s) => {
                 [("status", s.status)].into_iter().chain(s.log.map(|log| ("log", log))).collect()
             }
+            Self::Envoy(s) => vec![("admin", s.admin)],
             Self::Edge(s) => vec![("listen", s.listen)],
         }
     }
