@@ -16,6 +16,7 @@ macro_rules! conforms {
 }
 
 mod edge;
+mod envoy;
 mod haproxy;
 mod nginx;
 #[path = "../common/ports.rs"]
