@@ -80,7 +80,9 @@ mod tests {
         assert_eq!((read.instance.as_str(), read.status, read.took_us), ("web-00000002-1", 200, Some(4711)));
         assert_eq!(read.client, Some([10, 0, 0, 7].into()));
         assert_eq!(parse("ph web-00000002-1 503 - -").unwrap().took_us, None);
-        for odd in ["", "ph", "ph - 503 10.0.0.7 -", "ph web-00000002-1 x 1 1", "ph web-00000002-1 200 ::1 5 more"] {
+        for odd in
+            ["", "ph", "ph - 503 10.0.0.7 -", "ph web-00000002-1 x 1 1", "ph web-00000002-1 200 ::1 5 more"]
+        {
             assert_eq!(parse(odd), None, "{odd}");
         }
     }

@@ -30,6 +30,7 @@ pub enum Backends {
     DockerHaproxy,
     ProcessEdge,
     ProcessNginx,
+    ProcessEnvoy,
 }
 
 impl Backends {
@@ -100,7 +101,7 @@ pub struct World {
     dir: tempfile::TempDir,
     /// `127.A.B`: nobody else's addresses.
     net: String,
-    /// HAProxy or nginx.
+    /// HAProxy, nginx or Envoy.
     server: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
     second_docker: Option<PathBuf>,
@@ -163,6 +164,13 @@ impl World {
             };
             server = Some((binary, None));
         }
+        if backends == Backends::ProcessEnvoy {
+            let Some(binary) = crate::common::require::program("envoy") else {
+                common::skip("envoy", test, "envoy is not installed");
+                return None;
+            };
+            server = Some((binary, None));
+        }
         let dir = tempfile::Builder::new().prefix("phs").tempdir_in("/tmp").unwrap();
         let mut random = [0; 2];
         getrandom::fill(&mut random).unwrap();
@@ -204,6 +212,12 @@ impl World {
             world.ok(&["status"]);
             let mut world = world;
             world.start_nginx();
+            return Some(world);
+        }
+        if backends == Backends::ProcessEnvoy {
+            world.ok(&["status"]);
+            let mut world = world;
+            world.start_envoy();
             return Some(world);
         }
         Some(world)
@@ -248,6 +262,15 @@ impl World {
                     net = self.net,
                 );
             }
+            Backends::ProcessEnvoy => {
+                let _ = write!(
+                    out,
+                    "\n[proxies.lb]\ntype = \"envoy\"\ndir = \"{}\"\nadmin = \"{}.101:9901\"\nlog = \"{}\"\n",
+                    path("own"),
+                    self.net,
+                    path("access.log"),
+                );
+            }
             Backends::ProcessEdge => {
                 let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
             }
@@ -277,7 +300,7 @@ impl World {
                 };
                 let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
             }
-            Backends::ProcessEdge | Backends::ProcessNginx => {
+            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessEnvoy => {
                 let _ = writeln!(
                     out,
                     "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
@@ -559,6 +582,7 @@ impl World {
             Backends::DockerHaproxy => self.master_socket(),
             Backends::ProcessEdge => self.state_dir().join("lb.sock"),
             Backends::ProcessNginx => self.path().join("nginx.pid"),
+            Backends::ProcessEnvoy => unreachable!("Envoy is asked over TCP"),
         };
         let aside = path.with_extension("aside");
         std::fs::rename(&path, &aside).unwrap();

@@ -19,6 +19,8 @@ mod edge;
 mod envoy;
 mod haproxy;
 mod nginx;
+#[path = "../common/operators.rs"]
+mod operators;
 #[path = "../common/ports.rs"]
 mod ports;
 #[path = "../common/require.rs"]

@@ -33,7 +33,11 @@ fn yaml_path(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Path
     let odd = |c: char| c.is_whitespace() || "\"'#,:{}[]\\".contains(c);
     if path.value.to_string_lossy().contains(odd) {
         let message = format!("Envoy's configuration cannot simply name '{}'", path.value.display());
-        ctx.error(&path.span, &message, "use a path without spaces, quotes, '#', ',', ':', brackets and backslashes");
+        ctx.error(
+            &path.span,
+            &message,
+            "use a path without spaces, quotes, '#', ',', ':', brackets and backslashes",
+        );
     }
     Some(path.value)
 }

@@ -39,7 +39,9 @@ impl Admin {
             connection.abort();
             match status.is_success() {
                 true => Ok(body),
-                false => Err(format!("what answers at {at} says {status} to {path}; is it Envoy's admin address?")),
+                false => {
+                    Err(format!("what answers at {at} says {status} to {path}; is it Envoy's admin address?"))
+                }
             }
         };
         let late = |_| Err(format!("Envoy does not answer at {at} within {} s", DEADLINE.as_secs()));
@@ -116,7 +118,9 @@ impl State {
                 Some((whose, "version_text")) => {
                     out.versions.entry(resource(whose)).or_default().push(value.to_owned());
                 }
-                Some((whose, "update_rejected")) => *out.refused.entry(resource(whose)).or_default() += number(),
+                Some((whose, "update_rejected")) => {
+                    *out.refused.entry(resource(whose)).or_default() += number()
+                }
                 _ => {}
             }
         }

@@ -1,7 +1,8 @@
 //! What Pilothouse writes for Envoy: resources of its discovery service, as files.
 //!
 //! Per service there are a route configuration `ph_FLEET_SERVICE`, which holds the shares, and two clusters,
-//! `ph_FLEET_SERVICE_a` and `_b`, whose instances are files of their own. The cluster of the slot that is not stable also has
+//! `ph_FLEET_SERVICE_a` and `_b`, whose instances are files of their own. One more route configuration, `ph_FLEET`, has all
+//! services with their domains, for a listener that serves several. The cluster of the slot that is not stable also has
 //! stable's instances, with a lower priority: a request whose candidate does not answer is repeated there, and never the
 //! other way. Everything is written as Envoy itself prints it, so that what it has loaded can be compared.
 
@@ -29,7 +30,12 @@ pub(super) fn route_name(fleet: &FleetName, service: &ServiceName) -> String {
     format!("{}{service}", prefix(fleet))
 }
 
-/// What the names of all that is a fleet's begin with.
+/// The name of the route configuration that has all services.
+pub(super) fn all_name(fleet: &FleetName) -> String {
+    format!("ph_{fleet}")
+}
+
+/// What the names of all that is a service's begin with.
 pub(super) fn prefix(fleet: &FleetName) -> String {
     format!("ph_{fleet}_")
 }
@@ -52,6 +58,11 @@ pub(super) fn service_dir(dir: &Path, fleet: &FleetName, service: &ServiceName) 
 /// The file of a service's route configuration.
 pub(super) fn routes_path(dir: &Path, fleet: &FleetName, service: &ServiceName) -> PathBuf {
     service_dir(dir, fleet, service).join("routes.json")
+}
+
+/// The file of the route configuration that has all services, in a directory of its own. No service is named so.
+pub(super) fn all_routes_path(dir: &Path, fleet: &FleetName) -> PathBuf {
+    dir.join(format!("{fleet}_")).join("routes.json")
 }
 
 /// The file of the instances of a slot.
@@ -109,12 +120,20 @@ pub(super) struct Shares {
     pub(super) rules: Vec<Rule>,
     /// Whether visitors keep their place.
     pub(super) sticky: bool,
+    /// The host names for which this is; `*` for all others.
+    pub(super) hosts: Vec<String>,
 }
 
 impl Shares {
     /// Nobody serves.
     pub(super) fn nobody() -> Self {
-        Self { stable: Slot::A, weights: Slots::default(), rules: Vec::new(), sticky: false }
+        Self {
+            stable: Slot::A,
+            weights: Slots::default(),
+            rules: Vec::new(),
+            sticky: false,
+            hosts: anything(),
+        }
     }
 
     pub(super) fn of(route: &Route) -> Self {
@@ -123,6 +142,7 @@ impl Shares {
             weights: Slots { a: route.slots.a.weight, b: route.slots.b.weight },
             rules: route.rules.clone(),
             sticky: route.sticky,
+            hosts: anything(),
         }
     }
 
@@ -133,18 +153,49 @@ impl Shares {
         shares
     }
 
-    /// What a route configuration says of itself: to be compared with the whole before it is believed.
-    pub(super) fn said(config: &Value) -> Option<Self> {
-        let said = config.pointer("/virtual_hosts/0/metadata/filter_metadata/pilothouse/shares")?;
+    /// What a virtual host says of itself: to be compared with the whole before it is believed.
+    pub(super) fn said(host: &Value) -> Option<Self> {
+        let said = host.pointer("/metadata/filter_metadata/pilothouse/shares")?;
         serde_json::from_str(said.as_str()?).ok()
     }
+}
+
+fn anything() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// The route configuration of a service, whatever host is asked for.
+pub(super) fn routes(fleet: &FleetName, service: &ServiceName, shares: &Shares) -> Value {
+    json!({ "name": route_name(fleet, service), "virtual_hosts": [host(fleet, service, shares)] })
+}
+
+/// The route configuration of all services that have domains; what is asked for by another name is for the one that has none,
+/// where there is one such.
+pub(super) fn all_routes(fleet: &FleetName, routes: &[Route]) -> Value {
+    let without = routes.iter().filter(|r| r.domains.is_empty()).count();
+    let hosts = routes.iter().filter_map(|route| {
+        let hosts = match route.domains.as_slice() {
+            [] if without == 1 => anything(),
+            [] => return None,
+            // With a port or without.
+            names => names.iter().flat_map(|n| [n.clone(), format!("{n}:*")]).collect(),
+        };
+        Some(host(fleet, &route.service, &Shares { hosts, ..Shares::of(route) }))
+    });
+    json!({ "name": all_name(fleet), "virtual_hosts": hosts.collect::<Vec<_>>() })
+}
+
+/// Whether a route configuration has a virtual host of this name.
+pub(super) fn has_host(config: &Value, name: &str) -> bool {
+    let hosts = config.get("virtual_hosts").and_then(Value::as_array);
+    hosts.into_iter().flatten().any(|h| h.get("name").and_then(Value::as_str) == Some(name))
 }
 
 /// Requests that may be sent twice.
 const REPEATABLE: &str = "GET|HEAD|OPTIONS";
 
-/// The route configuration of a service.
-pub(super) fn routes(fleet: &FleetName, service: &ServiceName, shares: &Shares) -> Value {
+/// What becomes of the requests to a service.
+pub(super) fn host(fleet: &FleetName, service: &ServiceName, shares: &Shares) -> Value {
     let name = route_name(fleet, service);
     let said = serde_json::to_string(shares).unwrap_or_default();
     let mut routes = Vec::new();
@@ -189,7 +240,7 @@ pub(super) fn routes(fleet: &FleetName, service: &ServiceName, shares: &Shares) 
     }
     let mut host = json!({
         "name": name,
-        "domains": ["*"],
+        "domains": shares.hosts,
         "routes": routes,
         "metadata": { "filter_metadata": { "pilothouse": { "shares": said } } },
     });
@@ -199,7 +250,7 @@ pub(super) fn routes(fleet: &FleetName, service: &ServiceName, shares: &Shares) 
             place::filter(json!({ "source_code": { "inline_string": script } }));
         host["request_headers_to_remove"] = json!([place::HEADER]);
     }
-    json!({ "name": name, "virtual_hosts": [host] })
+    host
 }
 
 /// How requests are sent on: with no deadline but those of the operator's listener, and again elsewhere when an instance does
@@ -248,9 +299,7 @@ fn looks_for(rule: &Rule) -> Value {
     let value = regex::escape(&rule.value);
     match rule.by {
         RuleBy::Header => matches(&rule.name.to_ascii_lowercase(), &among(",", &value)),
-        RuleBy::Cookie => {
-            matches("cookie", &among(";,", &format!("{}={value}", regex::escape(&rule.name))))
-        }
+        RuleBy::Cookie => matches("cookie", &among(";,", &format!("{}={value}", regex::escape(&rule.name)))),
     }
 }
 

@@ -25,6 +25,16 @@ pub fn routes_line(dir: &Path, fleet: &FleetName, service: &ServiceName) -> Stri
     )
 }
 
+/// The same for one that serves all services of the fleet, each by its domains.
+#[must_use]
+pub fn all_routes_line(dir: &Path, fleet: &FleetName) -> String {
+    format!(
+        "rds: {{ route_config_name: {}, config_source: {} }}",
+        config::all_name(fleet),
+        config::source_line(&config::all_routes_path(dir, fleet))
+    )
+}
+
 /// The line for its `http_filters`, before the router, where visitors keep their places.
 #[must_use]
 pub fn place_line() -> String {
@@ -50,6 +60,11 @@ pub(in crate::proxy) fn lines_to_add(
 ) -> Vec<(String, Vec<String>)> {
     let first = "line for dynamic_resources of Envoy's configuration".to_owned();
     let mut out = vec![(first, vec![clusters_line(&s.dir, fleet)])];
+    if services.len() > 1 {
+        let place = "in an http_connection_manager that serves all of them, each by its domains, in place of \
+                     route_config and of the lines below";
+        out.push((place.to_owned(), vec![all_routes_line(&s.dir, fleet)]));
+    }
     for (service, extras) in services {
         let mut lines = vec![routes_line(&s.dir, fleet, service)];
         lines.extend(s.log.as_deref().map(log_line));
@@ -62,35 +77,29 @@ pub(in crate::proxy) fn lines_to_add(
     out
 }
 
-/// The parts of listeners that route by a configuration: what has filters, and names it, itself or in scopes.
-pub(super) fn routing<'a>(listeners: &'a [Value], name: &str) -> Vec<&'a Value> {
+/// The parts of listeners that may route requests to a service: what has filters, and takes its routes or those of all.
+pub(super) fn routing<'a>(
+    listeners: &'a [Value],
+    fleet: &FleetName,
+    service: &ServiceName,
+) -> Vec<&'a Value> {
+    let names = [config::route_name(fleet, service), config::all_name(fleet)];
     let mut out = Vec::new();
-    listeners.iter().for_each(|l| find(l, name, &mut out));
+    listeners.iter().for_each(|l| find(l, &names, &mut out));
     out
 }
 
-fn find<'a>(value: &'a Value, name: &str, out: &mut Vec<&'a Value>) {
+fn find<'a>(value: &'a Value, names: &[String; 2], out: &mut Vec<&'a Value>) {
     match value {
         Value::Object(fields) => {
-            let named = ["rds", "scoped_routes"].iter().filter_map(|k| fields.get(*k));
-            if fields.contains_key("http_filters") && named.into_iter().any(|v| names(v, name)) {
+            let takes = value.pointer("/rds/route_config_name").and_then(Value::as_str);
+            if fields.contains_key("http_filters") && takes.is_some_and(|t| names.iter().any(|n| n == t)) {
                 out.push(value);
             }
-            fields.values().for_each(|v| find(v, name, out));
+            fields.values().for_each(|v| find(v, names, out));
         }
-        Value::Array(all) => all.iter().for_each(|v| find(v, name, out)),
+        Value::Array(all) => all.iter().for_each(|v| find(v, names, out)),
         _ => {}
-    }
-}
-
-fn names(value: &Value, name: &str) -> bool {
-    match value {
-        Value::Object(fields) => fields.iter().any(|(key, v)| {
-            let is_name = key == "route_config_name" || key == "route_configuration_name";
-            (is_name && v == name) || names(v, name)
-        }),
-        Value::Array(all) => all.iter().any(|v| names(v, name)),
-        _ => false,
     }
 }
 

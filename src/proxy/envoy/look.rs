@@ -22,10 +22,15 @@ pub(super) fn read_back(
     old: u64,
 ) -> BTreeMap<ServiceName, RouteReadback> {
     let mut out: BTreeMap<ServiceName, RouteReadback> = BTreeMap::new();
-    for config in routes {
-        let Some(service) = service_of(fleet, config) else { continue };
-        let said = Shares::said(config);
-        let is = said.clone().filter(|s| config::has_all(config, &config::routes(fleet, &service, s)));
+    let ours = |config: &&Value| {
+        let name = config.get("name").and_then(Value::as_str).unwrap_or_default();
+        name == config::all_name(fleet) || name.starts_with(&config::prefix(fleet))
+    };
+    let hosts = routes.iter().filter(ours).filter_map(|c| c.get("virtual_hosts")?.as_array()).flatten();
+    for host in hosts {
+        let Some(service) = service_of(fleet, host) else { continue };
+        let said = Shares::said(host);
+        let is = said.clone().filter(|s| config::has_all(host, &config::host(fleet, &service, s)));
         let slot = |slot: Slot| SlotReadback {
             // What was changed by hand may do anything.
             weight: is.as_ref().map_or(Bp::FULL, |s| *s.weights.get(slot)),
@@ -45,9 +50,9 @@ pub(super) fn read_back(
     out
 }
 
-/// The service whose route configuration it is.
-fn service_of(fleet: &FleetName, config: &Value) -> Option<ServiceName> {
-    config.get("name")?.as_str()?.strip_prefix(&config::prefix(fleet))?.parse().ok()
+/// The service whose virtual host it is.
+fn service_of(fleet: &FleetName, host: &Value) -> Option<ServiceName> {
+    host.get("name")?.as_str()?.strip_prefix(&config::prefix(fleet))?.parse().ok()
 }
 
 /// The instances in a slot. What each has in flight is counted wherever it is used: a candidate's requests may end at one

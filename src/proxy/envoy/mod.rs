@@ -19,6 +19,7 @@ mod look;
 mod place;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ use tokio::time::{Instant, sleep};
 
 use self::admin::{Admin, State};
 use self::config::Shares;
-pub use self::lines::{clusters_line, log_line, place_line, routes_line};
+pub use self::lines::{all_routes_line, clusters_line, log_line, place_line, routes_line};
 use super::{Advice, Direction, Proxy, ProxyError, advice, files};
 pub use crate::fleet::model::EnvoySettings as Settings;
 use crate::fleet::model::{Rule, Service};
@@ -94,6 +95,22 @@ struct Wanted {
     /// The resource, as [`State`] calls it.
     resource: String,
     version: String,
+    /// Whether it may be that nobody reads it.
+    optional: bool,
+}
+
+/// A file that was written, and what it was before.
+type Was<'a> = (&'a Path, Option<String>);
+
+/// All files as they should be.
+#[derive(Default)]
+struct All {
+    /// Who there is.
+    instances: Vec<Wanted>,
+    /// Who gets what.
+    shares: Vec<Wanted>,
+    /// The services that have routes, and whether those are among the ones of all services.
+    routed: Vec<(ServiceName, bool)>,
 }
 
 fn locked<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -151,7 +168,14 @@ impl Envoy {
         let config = config::routes(&self.fleet, service, shares);
         let (version, text) = config::response("config.route.v3.RouteConfiguration", &[config]);
         let path = config::routes_path(&self.settings.dir, &self.fleet, service);
-        Wanted { path, text, resource: config::route_name(&self.fleet, service), version }
+        Wanted { path, text, resource: config::route_name(&self.fleet, service), version, optional: true }
+    }
+
+    fn all_routes_file(&self, config: &Value) -> Wanted {
+        let (version, text) =
+            config::response("config.route.v3.RouteConfiguration", std::slice::from_ref(config));
+        let path = config::all_routes_path(&self.settings.dir, &self.fleet);
+        Wanted { path, text, resource: config::all_name(&self.fleet), version, optional: true }
     }
 
     fn endpoint_files(&self, service: &ServiceName, route: Option<&Route>) -> Vec<Wanted> {
@@ -159,7 +183,8 @@ impl Envoy {
             let config = config::endpoints(&self.fleet, service, route, slot);
             let (version, text) = config::response("config.endpoint.v3.ClusterLoadAssignment", &[config]);
             let path = config::endpoints_path(&self.settings.dir, &self.fleet, service, slot);
-            Wanted { path, text, resource: config::cluster_name(&self.fleet, service, slot), version }
+            let resource = config::cluster_name(&self.fleet, service, slot);
+            Wanted { path, text, resource, version, optional: false }
         };
         Slot::BOTH.map(of).into()
     }
@@ -171,23 +196,22 @@ impl Envoy {
         let (version, text) = config::response("config.cluster.v3.Cluster", &all);
         let text = format!("{}\n{text}", files::header(&self.fleet, &self.owner));
         let path = config::clusters_path(&self.settings.dir, &self.fleet);
-        Wanted { path, text, resource: "cds".to_owned(), version }
+        Wanted { path, text, resource: "cds".to_owned(), version, optional: false }
     }
 
     /// Makes the directories of these services.
     fn make_dirs(&self, services: &BTreeSet<ServiceName>) -> Result<(), ProxyError> {
         let dir = &self.settings.dir;
         self.io(files::readable_dir(dir), "make", dir)?;
-        for service in services {
-            let own = config::service_dir(dir, &self.fleet, service);
+        let all = config::all_routes_path(dir, &self.fleet).parent().map(Path::to_path_buf);
+        for own in services.iter().map(|s| config::service_dir(dir, &self.fleet, s)).chain(all) {
             self.io(files::open_to_all(&own), "make", &own)?;
         }
         Ok(())
     }
 
-    /// Writes the files that differ; what each of those was before.
-    fn write<'a>(&self, wanted: &'a [Wanted]) -> Result<Vec<(&'a Path, Option<String>)>, ProxyError> {
-        let mut was = Vec::new();
+    /// Writes the files that differ, and notes what each of those was before.
+    fn write<'a>(&self, wanted: &'a [Wanted], was: &mut Vec<Was<'a>>) -> Result<(), ProxyError> {
         for w in wanted {
             let there = self.io(files::read(&w.path), "read", &w.path)?;
             if there.as_deref() != Some(w.text.as_str()) {
@@ -195,20 +219,21 @@ impl Envoy {
                 was.push((w.path.as_path(), there));
             }
         }
-        Ok(was)
+        Ok(())
     }
 
     async fn state(&self) -> Result<State, ProxyError> {
         self.admin.state().await.map_err(|e| self.unknown(&e))
     }
 
-    /// Waits until Envoy has all of this in force, from `before` on.
+    /// Waits until Envoy has all of this in force, from `before` on. Routes count where a listener takes them.
     async fn in_force(&self, wanted: &[Wanted], before: Option<&State>) -> Result<(), ProxyError> {
         let start = Instant::now();
         loop {
             let state = self.state().await?;
-            let has = |w: &&Wanted| {
-                state.versions.get(&w.resource).is_some_and(|all| all.iter().all(|v| *v == w.version))
+            let has = |w: &&Wanted| match state.versions.get(&w.resource) {
+                Some(all) => all.iter().all(|v| *v == w.version),
+                None => w.optional,
             };
             let Some(missing) = wanted.iter().find(|w| !has(w)) else {
                 *locked(&self.changed) = Some(Instant::now());
@@ -222,7 +247,7 @@ impl Envoy {
                 )));
             }
             if !state.versions.contains_key(&missing.resource) && start.elapsed() > DEADLINE / 3 {
-                return Err(self.refused(&self.not_read(&missing.path)));
+                return Err(self.not_read());
             }
             if start.elapsed() > DEADLINE {
                 return Err(self.unknown(&format!(
@@ -235,19 +260,48 @@ impl Envoy {
         }
     }
 
-    /// Writes what differs and waits until it is in force. What Envoy refuses is taken back.
-    async fn put(&self, wanted: &[Wanted]) -> Result<(), ProxyError> {
+    /// Instances first, then shares, each in force before the next; what was written is told.
+    async fn up<'a>(&self, all: &'a All, was: &mut Vec<Was<'a>>) -> Result<(), ProxyError> {
         let before = self.state().await?;
-        let was = self.write(wanted)?;
-        let done = self.in_force(wanted, Some(&before)).await;
-        if matches!(done, Err(ProxyError::Refused(_))) {
-            for (path, text) in was {
-                if let Some(text) = text {
-                    self.io(files::write_atomic(path, &text, MODE), "put back", path)?;
-                }
-            }
+        for some in [&all.instances, &all.shares] {
+            self.write(some, was)?;
+            self.in_force(some, Some(&before)).await?;
         }
-        done
+        self.are_taken(all).await
+    }
+
+    /// Whether a listener takes the routes of each service that is routed.
+    async fn are_taken(&self, all: &All) -> Result<(), ProxyError> {
+        let state = self.state().await?;
+        let taken = |name: &String| state.versions.contains_key(name);
+        let shared = taken(&config::all_name(&self.fleet));
+        let missing = all
+            .routed
+            .iter()
+            .find(|(s, in_all)| !taken(&config::route_name(&self.fleet, s)) && !(shared && *in_all));
+        match missing {
+            Some((service, _)) => Err(self.refused(&self.no_listener(service))),
+            None => Ok(()),
+        }
+    }
+
+    /// All files for these routes. A service that has files and no route is served by nobody.
+    fn all(&self, routes: &[Route]) -> Result<All, ProxyError> {
+        let mut services = self.filed()?;
+        services.extend(routes.iter().map(|r| r.service.clone()));
+        self.make_dirs(&services)?;
+        let mut all = All::default();
+        for service in &services {
+            let route = routes.iter().find(|r| r.service == *service);
+            all.shares.push(self.routes_file(service, &route.map_or_else(Shares::nobody, Shares::of)));
+            all.instances.extend(self.endpoint_files(service, route));
+        }
+        all.instances.push(self.clusters_file(&services));
+        let shared = config::all_routes(&self.fleet, routes);
+        let in_all = |service| config::has_host(&shared, &config::route_name(&self.fleet, service));
+        all.routed = routes.iter().map(|r| (r.service.clone(), in_all(&r.service))).collect();
+        all.shares.push(self.all_routes_file(&shared));
+        Ok(all)
     }
 }
 
@@ -259,23 +313,24 @@ impl Proxy for Envoy {
         all.extend(services.iter().cloned());
         self.make_dirs(&all)?;
         // The clusters last: they name the files of their instances, which must be there when Envoy reads of them.
+        let mut new = vec![self.all_routes_file(&config::all_routes(&self.fleet, &[]))];
         for service in &all {
-            let mut new = self.endpoint_files(service, None);
+            new.extend(self.endpoint_files(service, None));
             new.push(self.routes_file(service, &Shares::nobody()));
-            new.retain(|w| !w.path.exists());
-            self.write(&new)?;
         }
-        self.write(&[self.clusters_file(&all)])?;
-        self.log_exists();
+        new.retain(|w| !w.path.exists());
+        self.write(&new, &mut Vec::new())?;
+        self.write(&[self.clusters_file(&all)], &mut Vec::new())?;
+        // The log is made as well, so that whoever Envoy runs as may write to it.
+        self.logged();
         Ok(())
     }
 
     async fn can(&self, service: &ServiceName, _rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
         let listeners = self.admin.listeners().await.map_err(|e| self.unknown(&e))?;
-        let routing = lines::routing(&listeners, &config::route_name(&self.fleet, service));
-        let (dir, fleet) = (&self.settings.dir, &self.fleet);
+        let routing = lines::routing(&listeners, &self.fleet, service);
         if routing.is_empty() {
-            return Err(self.refused(&self.not_read(&config::routes_path(dir, fleet, service))));
+            return Err(self.refused(&self.no_listener(service)));
         }
         if sticky && !routing.iter().all(|connection| lines::keeps_places(connection)) {
             return Err(self.refused(&format!(
@@ -290,31 +345,28 @@ impl Proxy for Envoy {
     async fn apply(&self, routes: &[Route], direction: Direction) -> Result<(), ProxyError> {
         let _one = self.one.lock().await;
         self.check_owner()?;
-        let mut services = self.filed()?;
-        services.extend(routes.iter().map(|r| r.service.clone()));
-        self.make_dirs(&services)?;
-        let (mut shares, mut instances) = (Vec::new(), Vec::new());
-        for service in &services {
-            let route = routes.iter().find(|r| r.service == *service);
-            shares.push(self.routes_file(service, &route.map_or_else(Shares::nobody, Shares::of)));
-            instances.extend(self.endpoint_files(service, route));
-        }
-        instances.push(self.clusters_file(&services));
+        let all = self.all(routes)?;
         match direction {
             Direction::Up => {
-                self.put(&instances).await?;
-                // A service that nobody serves any more need not be asked for.
-                shares.retain(|w| routes.iter().any(|r| config::route_name(&self.fleet, &r.service) == w.resource));
-                self.put(&shares).await
+                let mut was = Vec::new();
+                let done = self.up(&all, &mut was).await;
+                if matches!(done, Err(ProxyError::Refused(_))) {
+                    for (path, text) in was.into_iter().rev() {
+                        if let Some(text) = text {
+                            self.io(files::write_atomic(path, &text, MODE), "put back", path)?;
+                        }
+                    }
+                }
+                done
             }
             Direction::Back => {
                 // In force without a question to Envoy, before anything else that could fail. Written even if it does not
                 // run: whoever starts it again starts it safe.
-                self.write(&shares)?;
-                self.write(&instances)?;
-                shares.retain(|w| routes.iter().any(|r| config::route_name(&self.fleet, &r.service) == w.resource));
-                self.in_force(&shares, None).await?;
-                self.in_force(&instances, None).await
+                self.write(&all.shares, &mut Vec::new())?;
+                self.write(&all.instances, &mut Vec::new())?;
+                self.in_force(&all.shares, None).await?;
+                self.in_force(&all.instances, None).await?;
+                self.are_taken(&all).await
             }
         }
     }
@@ -363,7 +415,9 @@ impl Proxy for Envoy {
 
     fn warning(&self) -> Option<Safe> {
         match &self.settings.log {
-            Some(_) => locked(&self.log).failure.clone().map(|why| Safe::new(&format!("no percentiles: {why}"))),
+            Some(_) => {
+                locked(&self.log).failure.clone().map(|why| Safe::new(&format!("no percentiles: {why}")))
+            }
             None => Some(Safe::new(&format!("no percentiles: proxy {} has no log = \"FILE\"", self.name))),
         }
     }
@@ -377,24 +431,22 @@ impl Proxy for Envoy {
     }
 
     fn by_hand(&self, route: &Route) -> String {
-        let file = self.routes_file(&route.service, &Shares::all_stable(route));
-        let path = file.path.display();
-        format!(
-            "# all requests of {service} to slot {slot} (stable), on every worker, now and after a restart:\n\
-             cat >{path}.new <<'END' && mv {path}.new {path}\n{text}END\n",
-            service = route.service,
-            slot = route.stable.as_str(),
-            text = file.text,
-        )
+        let mut files = vec![self.routes_file(&route.service, &Shares::all_stable(route))];
+        files.extend(self.all_by_hand(route));
+        let mut out = format!(
+            "# all requests of {} to slot {} (stable), on every worker, now and after a restart:\n",
+            route.service,
+            route.stable.as_str(),
+        );
+        for Wanted { path, text, .. } in &files {
+            let path = path.display();
+            let _ = write!(out, "cat >{path}.new <<'END' && mv {path}.new {path}\n{text}END\n");
+        }
+        out
     }
 }
 
 impl Envoy {
-    /// Makes the log file, so that whoever Envoy runs as may write to it.
-    fn log_exists(&self) {
-        self.logged();
-    }
-
     /// What the log says so far, per instance. What goes wrong costs what its lines tell, nothing else.
     fn logged(&self) -> BTreeMap<InstanceId, Counters> {
         let Some(path) = &self.settings.log else { return BTreeMap::new() };
@@ -420,23 +472,36 @@ impl Envoy {
         }
     }
 
-    /// What to do about a file that Envoy does not read.
-    fn not_read(&self, path: &Path) -> String {
+    /// The file of all services as it is, but for the one that goes back to stable; `None` where that is not in it.
+    fn all_by_hand(&self, route: &Route) -> Option<Wanted> {
+        let text = files::read(&config::all_routes_path(&self.settings.dir, &self.fleet)).ok()??;
+        let mut response: Value = serde_json::from_str(&text).ok()?;
+        let mut all = response.pointer_mut("/resources/0")?.take();
+        let name = config::route_name(&self.fleet, &route.service);
+        let hosts = all.get_mut("virtual_hosts")?.as_array_mut()?;
+        let host = hosts.iter_mut().find(|h| h.get("name") == Some(&Value::from(name.as_str())))?;
+        let shares = Shares { hosts: Shares::said(host)?.hosts, ..Shares::all_stable(route) };
+        *host = config::host(&self.fleet, &route.service, &shares);
+        Some(self.all_routes_file(&all))
+    }
+
+    /// What to do about a service whose routes no listener takes.
+    fn no_listener(&self, service: &ServiceName) -> String {
+        format!(
+            "no listener of this Envoy takes its routes of {service}; write in the http_connection_manager that should, in \
+             place of route_config: {}",
+            routes_line(&self.settings.dir, &self.fleet, service)
+        )
+    }
+
+    /// What to do about clusters that Envoy does not read.
+    fn not_read(&self) -> ProxyError {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
-        let service = self.filed().unwrap_or_default().into_iter();
-        let mut service = service.filter(|s| config::routes_path(dir, fleet, s) == path);
-        match service.next() {
-            Some(service) => format!(
-                "no listener of this Envoy takes its routes of {service}; write in the http_connection_manager that \
-                 should, in place of route_config: {}",
-                routes_line(dir, fleet, &service)
-            ),
-            None => format!(
-                "this Envoy does not read {}; add to dynamic_resources of its configuration: {}",
-                path.display(),
-                clusters_line(dir, fleet)
-            ),
-        }
+        self.refused(&format!(
+            "this Envoy does not read {}; add to dynamic_resources of its configuration: {}",
+            config::clusters_path(dir, fleet).display(),
+            clusters_line(dir, fleet)
+        ))
     }
 
     /// What could be better.
@@ -445,7 +510,7 @@ impl Envoy {
         let Ok(listeners) = self.admin.listeners().await else { return vec![] };
         let mut out = Vec::new();
         for service in services {
-            let routing = lines::routing(&listeners, &config::route_name(&self.fleet, &service.name));
+            let routing = lines::routing(&listeners, &self.fleet, &service.name);
             if !routing.iter().all(|connection| lines::logs_to(connection, log)) {
                 out.push(Advice::better(
                     &format!("the listener of {} does not write to {}", service.name, log.display()),
@@ -457,7 +522,9 @@ impl Envoy {
             && every.trim_end_matches('s').parse::<f64>().is_ok_and(|secs| secs > 2.0)
         {
             out.push(Advice::better(
-                &format!("Envoy writes its log lines every {every}, and verdicts on response times wait for that"),
+                &format!(
+                    "Envoy writes its log lines every {every}, and verdicts on response times wait for that"
+                ),
                 "start it with --file-flush-interval-msec 1000",
             ));
         }

@@ -1,5 +1,6 @@
 //! A real Envoy.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -10,6 +11,7 @@ use pilothouse::fleet::names::FleetName;
 use pilothouse::proxy::Proxy as _;
 use pilothouse::proxy::envoy::{self, Envoy, Settings};
 
+use crate::operators;
 use crate::support::{Harness, OWNER, Server, end, free_addr, service};
 
 struct Running {
@@ -31,35 +33,22 @@ impl Operator {
 }
 
 /// The settings of the proxy in this directory, with this administration server.
-pub fn settings(dir: &Path, admin: std::net::SocketAddr) -> Settings {
+pub fn settings(dir: &Path, admin: SocketAddr) -> Settings {
     Settings { dir: dir.join("own"), admin, log: Some(dir.join("access.log")) }
 }
 
 /// An operator's own configuration, with the lines that Pilothouse says must be added.
-pub fn configuration(s: &Settings, listen: std::net::SocketAddr, operator: &Operator) -> String {
+pub fn configuration(s: &Settings, listen: SocketAddr, operator: &Operator) -> String {
     let fleet: FleetName = "shop".parse().unwrap();
     let line = |wanted: bool, line: String| if wanted { line } else { String::new() };
-    let elsewhere = "route_config: { virtual_hosts: [] }";
-    format!(
-        "node: {{ id: front, cluster: here }}\n\
-         admin: {{ address: {{ socket_address: {{ address: {}, port_value: {} }} }} }}\n\
-         dynamic_resources: {{ {} }}\n\
-         static_resources:\n  listeners:\n  - address: {{ socket_address: {{ address: {}, port_value: {} }} }}\n    \
-         filter_chains:\n    - filters:\n      - name: envoy.filters.network.http_connection_manager\n        \
-         typed_config:\n          \"@type\": type.googleapis.com/envoy.extensions.filters.network.\
-         http_connection_manager.v3.HttpConnectionManager\n          stat_prefix: front\n          \
-         use_remote_address: true\n          {}\n          {}\n          http_filters:\n          {}\n          \
-         - {{ name: envoy.filters.http.router, typed_config: {{ \"@type\": \
-         type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}\n",
-        s.admin.ip(),
-        s.admin.port(),
-        line(operator.clusters, envoy::clusters_line(&s.dir, &fleet)),
-        listen.ip(),
-        listen.port(),
-        if operator.routes { envoy::routes_line(&s.dir, &fleet, &service()) } else { elsewhere.to_owned() },
-        line(operator.log, s.log.as_deref().map(envoy::log_line).unwrap_or_default()),
-        line(operator.places, envoy::place_line()),
-    )
+    let routes = match operator.routes {
+        true => envoy::routes_line(&s.dir, &fleet, &service()),
+        false => "route_config: { virtual_hosts: [] }".to_owned(),
+    };
+    let log = line(operator.log, s.log.as_deref().map(envoy::log_line).unwrap_or_default());
+    let listener =
+        operators::envoy_listener(listen, &routes, &log, &line(operator.places, envoy::place_line()));
+    operators::envoy(s.admin, &line(operator.clusters, envoy::clusters_line(&s.dir, &fleet)), &listener)
 }
 
 impl Harness {
