@@ -215,6 +215,11 @@ log = "[::1]:5141"
 type = "nginx"
 dir = "/etc/nginx/pilothouse"
 status = "127.0.0.1:8405"
+[proxies.mesh]
+type = "envoy"
+dir = "generated-envoy"
+admin = "127.0.0.1:9901"
+log = "/var/log/envoy/shop.log"
 [proxies.front]
 type = "edge"
 listen = "127.0.0.1:8080"

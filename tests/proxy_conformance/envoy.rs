@@ -454,7 +454,7 @@ async fn one_listener_serves_all_services_by_their_domains() {
     h.reload().await;
     h.settled(&web).await;
     let ask_for = async |host: &str| ask(&client(), listen, &[("host", host)]).await.map(|a| a.body);
-    assert!(ask_for("api.test").await.unwrap_err().starts_with("503"), "nobody serves it yet");
+    assert_ne!(ask_for("api.test").await.unwrap(), c.id.to_string(), "nobody knows of its domain yet");
     let of = |service: ServiceName, domains: &[&str], web: &Route| Route {
         service,
         domains: domains.iter().map(|d| (*d).to_owned()).collect(),
@@ -549,9 +549,12 @@ async fn counters_never_go_backwards() {
     let Some(mut h) = Harness::envoy().await else { return };
     let a = Backend::start(1, 1).await;
     h.up(&route(Slot::A, &[&a], &[], Bp::ZERO)).await;
-    for n in 1..=3 {
-        requests(h.listen, 80).await;
-        until("all are counted", async || h.proxy.counters().await.unwrap()[&a.id].requests == 80 * n).await;
+    // Fewer each time: a process that is as old and counted as much as the one before could be the same.
+    let mut sum = 0;
+    for n in [160, 80, 40] {
+        requests(h.listen, n).await;
+        sum += n as u64;
+        until("all are counted", async || h.proxy.counters().await.unwrap()[&a.id].requests == sum).await;
         h.restart().await;
     }
     h.proxy.forget(&|_| true);

@@ -48,11 +48,11 @@ use crate::traffic::totals::Totals;
 const DEADLINE: Duration = Duration::from_secs(3);
 /// After this what Envoy's main thread has loaded is what its workers do: they are told at once, and do it in the next
 /// turn of their loops.
-const WORKERS: Duration = Duration::from_millis(20);
+const WORKERS: Duration = Duration::from_millis(10);
 /// Envoy reads the files as another user.
 const MODE: u32 = 0o644;
-/// Two looks at one process differ by less, in seconds, as to when it was started.
-const SAME_START: u64 = 2;
+/// Two looks at one process differ by no more, in seconds, as to when it was started.
+const SAME_START: u64 = 1;
 
 pub(super) fn describe(s: &Settings) -> String {
     format!("envoy, asked at {}, owns {}", s.admin, s.dir.display())
@@ -270,18 +270,21 @@ impl Envoy {
         self.are_taken(all).await
     }
 
-    /// Whether a listener takes the routes of each service that is routed.
+    /// Whether a listener takes the routes of each service that is routed. One that has just been started is given a moment.
     async fn are_taken(&self, all: &All) -> Result<(), ProxyError> {
-        let state = self.state().await?;
-        let taken = |name: &String| state.versions.contains_key(name);
-        let shared = taken(&config::all_name(&self.fleet));
-        let missing = all
-            .routed
-            .iter()
-            .find(|(s, in_all)| !taken(&config::route_name(&self.fleet, s)) && !(shared && *in_all));
-        match missing {
-            Some((service, _)) => Err(self.refused(&self.no_listener(service))),
-            None => Ok(()),
+        let start = Instant::now();
+        loop {
+            let state = self.state().await?;
+            let taken = |name: &String| state.versions.contains_key(name);
+            let shared = taken(&config::all_name(&self.fleet));
+            let is = |(service, in_all): &&(ServiceName, bool)| {
+                taken(&config::route_name(&self.fleet, service)) || (shared && *in_all)
+            };
+            let Some((missing, _)) = all.routed.iter().find(|r| !is(r)) else { return Ok(()) };
+            if start.elapsed() > DEADLINE / 3 {
+                return Err(self.refused(&self.no_listener(missing)));
+            }
+            sleep(Duration::from_millis(20)).await;
         }
     }
 
