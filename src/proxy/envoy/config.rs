@@ -73,16 +73,8 @@ pub(super) fn endpoints_path(dir: &Path, fleet: &FleetName, service: &ServiceNam
 /// A file as Envoy reads it, and the version it shows once that is in force. The version is a hash: Envoy takes no notice
 /// of another version of the same content.
 pub(super) fn response(kind: &str, resources: &[Value]) -> (String, String) {
-    let typed: Vec<Value> = resources
-        .iter()
-        .map(|r| {
-            let mut typed = json!({ "@type": format!("{TYPES}.{kind}") });
-            if let (Some(all), Value::Object(these)) = (typed.as_object_mut(), r) {
-                all.extend(these.clone());
-            }
-            typed
-        })
-        .collect();
+    let typed = resources.iter().map(|r| with(json!({ "@type": format!("{TYPES}.{kind}") }), r.clone()));
+    let typed: Vec<Value> = typed.collect();
     let body = Value::from(typed);
     let digest = Sha256::digest(body.to_string().as_bytes());
     let version = format!("ph-{}", hex(digest.get(..8).unwrap_or_default()));
@@ -205,13 +197,13 @@ pub(super) fn host(fleet: &FleetName, service: &ServiceName, shares: &Shares) ->
             if repeatable {
                 matching.push(matches(":method", REPEATABLE));
             }
-            let mut route = json!({ "match": { "prefix": "/" } });
+            let mut request = json!({ "prefix": "/" });
             if !matching.is_empty() {
-                route["match"]["headers"] = Value::from(matching);
+                request = with(request, json!({ "headers": matching }));
             }
-            route["route"] = to(repeatable);
+            let mut route = json!({ "match": request, "route": to(repeatable) });
             if let Some(extra) = &extra {
-                route["typed_per_filter_config"] = extra.clone();
+                route = with(route, json!({ "typed_per_filter_config": extra }));
             }
             routes.push(route);
         }
@@ -232,7 +224,7 @@ pub(super) fn host(fleet: &FleetName, service: &ServiceName, shares: &Shares) ->
         // In this order b has the first places, at whatever share.
         let mut split = json!({ "clusters": [weighted(Slot::B), weighted(Slot::A)] });
         if shares.sticky {
-            split["header_name"] = Value::from(place::HEADER);
+            split = with(split, json!({ "header_name": place::HEADER }));
         }
         both(vec![], &|repeatable| action(json!({ "weighted_clusters": split }), repeatable), None);
     } else {
@@ -246,9 +238,10 @@ pub(super) fn host(fleet: &FleetName, service: &ServiceName, shares: &Shares) ->
     });
     if shares.sticky && serves {
         let script = place::script(fleet, service);
-        host["typed_per_filter_config"] =
-            place::filter(json!({ "source_code": { "inline_string": script } }));
-        host["request_headers_to_remove"] = json!([place::HEADER]);
+        let filters = place::filter(json!({ "source_code": { "inline_string": script } }));
+        let more =
+            json!({ "typed_per_filter_config": filters, "request_headers_to_remove": [place::HEADER] });
+        host = with(host, more);
     }
     host
 }
@@ -258,7 +251,7 @@ pub(super) fn host(fleet: &FleetName, service: &ServiceName, shares: &Shares) ->
 fn action(to: Value, repeatable: bool) -> Value {
     let again = "connect-failure,refused-stream,reset-before-request";
     let again = if repeatable { format!("{again},reset") } else { again.to_owned() };
-    let mut action = json!({
+    let action = json!({
         "timeout": "0s",
         "upgrade_configs": [{ "upgrade_type": "websocket" }],
         "retry_policy": {
@@ -283,10 +276,15 @@ fn action(to: Value, repeatable: bool) -> Value {
             "retry_back_off": { "base_interval": "0.001s", "max_interval": "0.010s" },
         },
     });
-    if let (Some(all), Value::Object(to)) = (action.as_object_mut(), to) {
-        all.extend(to);
+    with(action, to)
+}
+
+/// An object with the fields of another one added.
+pub(super) fn with(mut object: Value, more: Value) -> Value {
+    if let (Some(all), Value::Object(more)) = (object.as_object_mut(), more) {
+        all.extend(more);
     }
-    action
+    object
 }
 
 /// A header whose whole value matches an expression.
@@ -321,7 +319,7 @@ pub(super) fn endpoints(
             "hostname": e.instance.as_str(),
         } });
         if e.state == EndpointState::Drain {
-            one["health_status"] = Value::from("DRAINING");
+            one = with(one, json!({ "health_status": "DRAINING" }));
         }
         one
     };

@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::config::with;
 use crate::fleet::names::{FleetName, ServiceName};
 use crate::proxy::place_cookie;
 
@@ -17,9 +18,8 @@ const FILTER: &str = "envoy.filters.http.lua";
 pub(super) const TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua";
 
 /// What the filter does here, in the form of a route.
-pub(super) fn filter(mut does: Value) -> Value {
-    does["@type"] = Value::from(format!("{TYPE}PerRoute"));
-    json!({ FILTER: does })
+pub(super) fn filter(does: Value) -> Value {
+    json!({ FILTER: with(does, json!({ "@type": format!("{TYPE}PerRoute") })) })
 }
 
 /// The filter, to be added to a listener.
