@@ -227,7 +227,7 @@ impl Envoy {
     }
 
     /// Waits until Envoy has all of this in force, from `before` on. Routes count where a listener takes them.
-    async fn in_force(&self, wanted: &[Wanted], before: Option<&State>) -> Result<(), ProxyError> {
+    async fn in_force(&self, wanted: &[&[Wanted]], before: Option<&State>) -> Result<State, ProxyError> {
         let start = Instant::now();
         loop {
             let state = self.state().await?;
@@ -235,9 +235,9 @@ impl Envoy {
                 Some(all) => all.iter().all(|v| *v == w.version),
                 None => w.optional,
             };
-            let Some(missing) = wanted.iter().find(|w| !has(w)) else {
+            let Some(missing) = wanted.iter().copied().flatten().find(|w| !has(w)) else {
                 *locked(&self.changed) = Some(Instant::now());
-                return Ok(());
+                return Ok(state);
             };
             let refused = |s: &State| s.refused.get(&missing.resource).copied().unwrap_or(0);
             if before.is_some_and(|before| refused(&state) > refused(before)) {
@@ -263,18 +263,17 @@ impl Envoy {
     /// Instances first, then shares, each in force before the next; what was written is told.
     async fn up<'a>(&self, all: &'a All, was: &mut Vec<Was<'a>>) -> Result<(), ProxyError> {
         let before = self.state().await?;
-        for some in [&all.instances, &all.shares] {
-            self.write(some, was)?;
-            self.in_force(some, Some(&before)).await?;
-        }
-        self.are_taken(all).await
+        self.write(&all.instances, was)?;
+        self.in_force(&[&all.instances], Some(&before)).await?;
+        self.write(&all.shares, was)?;
+        let state = self.in_force(&[&all.shares], Some(&before)).await?;
+        self.are_taken(all, state).await
     }
 
     /// Whether a listener takes the routes of each service that is routed. One that has just been started is given a moment.
-    async fn are_taken(&self, all: &All) -> Result<(), ProxyError> {
+    async fn are_taken(&self, all: &All, mut state: State) -> Result<(), ProxyError> {
         let start = Instant::now();
         loop {
-            let state = self.state().await?;
             let taken = |name: &String| state.versions.contains_key(name);
             let shared = taken(&config::all_name(&self.fleet));
             let is = |(service, in_all): &&(ServiceName, bool)| {
@@ -285,6 +284,7 @@ impl Envoy {
                 return Err(self.refused(&self.no_listener(missing)));
             }
             sleep(Duration::from_millis(20)).await;
+            state = self.state().await?;
         }
     }
 
@@ -367,9 +367,8 @@ impl Proxy for Envoy {
                 // run: whoever starts it again starts it safe.
                 self.write(&all.shares, &mut Vec::new())?;
                 self.write(&all.instances, &mut Vec::new())?;
-                self.in_force(&all.shares, None).await?;
-                self.in_force(&all.instances, None).await?;
-                self.are_taken(&all).await
+                let state = self.in_force(&[&all.shares, &all.instances], None).await?;
+                self.are_taken(&all, state).await
             }
         }
     }
