@@ -45,7 +45,7 @@ use crate::traffic::log_file::LogFile;
 use crate::traffic::totals::Totals;
 
 /// Longest wait until Envoy has what was written.
-const DEADLINE: Duration = Duration::from_secs(3);
+const DEADLINE: Duration = Duration::from_secs(5);
 /// After this what Envoy's main thread has loaded is what its workers do: they are told at once, and do it in the next
 /// turn of their loops.
 const WORKERS: Duration = Duration::from_millis(10);
