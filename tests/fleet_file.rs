@@ -238,6 +238,11 @@ status = "127.0.0.1:8405"
 type = "traefik"
 dir = "dynamic"
 api = "127.0.0.1:8406"
+[proxies.mesh]
+type = "envoy"
+dir = "generated-envoy"
+admin = "127.0.0.1:9901"
+log = "/var/log/envoy/shop.log"
 [proxies.front]
 type = "edge"
 listen = "127.0.0.1:8080"

@@ -223,9 +223,19 @@ fn edge_inside_ports(
     }
 }
 
-/// On one edge proxy, each request belongs to one service.
+/// Proxies that find the service of a request by its host name, and whether each request there belongs to one.
+fn by_host(proxies: &Declared<ProxyName, Proxy>) -> impl Iterator<Item = (&ProxyName, bool)> {
+    proxies.items.iter().filter_map(|(name, p)| match &p.value.kind {
+        ProxyKind::Edge(_) => Some((name, true)),
+        // A service without domains may have a listener of its own there.
+        ProxyKind::Envoy(_) => Some((name, false)),
+        ProxyKind::Haproxy(_) | ProxyKind::Nginx(_) => None,
+    })
+}
+
+/// On one proxy that finds services by host name, each name belongs to one service.
 fn edge_names(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>, services: &[Draft]) {
-    for (edge, ..) in edges(proxies) {
+    for (edge, all) in by_host(proxies) {
         let behind: Vec<&Draft> = services.iter().filter(|d| d.service.proxies.contains(edge)).collect();
         let mut taken: BTreeMap<&str, &Draft> = BTreeMap::new();
         let mut catches_all: Option<&Draft> = None;
@@ -240,7 +250,7 @@ fn edge_names(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>, services:
                     ctx.mismatch(&domain.span, &message, "give each service its own domains");
                 }
             }
-            if draft.domains.is_empty() {
+            if draft.domains.is_empty() && all {
                 if let Some(other) = catches_all {
                     let message = format!(
                         "'{name}' and '{}' (line {}) are both without domains on proxy '{edge}'",
@@ -258,7 +268,7 @@ fn edge_names(ctx: &mut Ctx<'_>, proxies: &Declared<ProxyName, Proxy>, services:
         }
     }
     for draft in services {
-        let on_edge = draft.service.proxies.iter().any(|p| edges(proxies).any(|(e, ..)| e == p));
+        let on_edge = draft.service.proxies.iter().any(|p| by_host(proxies).any(|(e, _)| e == p));
         let all_read = draft.proxies.iter().all(|p| proxies.items.contains_key(&p.value));
         if let Some(domain) = draft.domains.first()
             && !on_edge

@@ -1,6 +1,7 @@
 //! `[proxies.NAME]`: what all kinds have in common. One file per kind.
 
 mod edge;
+mod envoy;
 mod haproxy;
 mod nginx;
 mod traefik;
@@ -26,7 +27,7 @@ pub(super) struct Kind {
 }
 
 /// All kinds.
-pub(super) const KINDS: &[Kind] = &[haproxy::KIND, nginx::KIND, traefik::KIND, edge::KIND];
+pub(super) const KINDS: &[Kind] = &[haproxy::KIND, nginx::KIND, traefik::KIND, envoy::KIND, edge::KIND];
 
 /// Reads all proxies.
 pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<ProxyName, Proxy> {
@@ -41,7 +42,7 @@ pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<Pro
     out
 }
 
-/// `'haproxy', 'nginx' and 'edge'`
+/// `'haproxy', 'nginx', 'envoy' and 'edge'`
 fn all_kinds() -> String {
     let names: Vec<String> = KINDS.iter().map(|k| format!("'{}'", k.name)).collect();
     match names.split_last() {

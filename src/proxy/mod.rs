@@ -2,6 +2,7 @@
 
 mod advice;
 pub mod edge;
+pub mod envoy;
 mod files;
 mod found;
 pub mod haproxy;
@@ -174,6 +175,7 @@ pub fn open(
         ProxyKind::Haproxy(s) => Arc::new(haproxy::Haproxy::new(name, s.clone(), fleet, owner)),
         ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner)),
         ProxyKind::Traefik(s) => Arc::new(traefik::Traefik::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Envoy(s) => Arc::new(envoy::Envoy::new(name, s.clone(), fleet, owner)),
         ProxyKind::Edge(s) => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());
             Arc::new(edge::Edge::new(name, s.listen, dir, program, owner, fleet))
@@ -188,6 +190,7 @@ pub fn describe(fleet: &FleetName, proxy: &model::Proxy) -> String {
         ProxyKind::Haproxy(s) => haproxy::describe(s, fleet),
         ProxyKind::Nginx(s) => nginx::describe(s),
         ProxyKind::Traefik(s) => traefik::describe(s, fleet),
+        ProxyKind::Envoy(s) => envoy::describe(s),
         ProxyKind::Edge(s) => format!("edge on {}", s.listen),
     }
 }
@@ -201,6 +204,7 @@ pub fn lines_to_add(fleet: &Fleet, proxy: &model::Proxy) -> Vec<(String, Vec<Str
         ProxyKind::Haproxy(s) => haproxy::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Nginx(s) => nginx::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Traefik(s) => traefik::lines_to_add(s, &fleet.name, &services),
+        ProxyKind::Envoy(s) => envoy::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Edge(_) => Vec::new(),
     }
 }

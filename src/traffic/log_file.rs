@@ -48,6 +48,11 @@ impl<T: Lines> LogFile<T> {
         Ok(log)
     }
 
+    /// What was made of the lines so far, to be mended.
+    pub fn seen(&mut self) -> &mut T {
+        &mut self.seen
+    }
+
     fn find(&self) -> io::Result<Open> {
         use std::os::unix::fs::PermissionsExt as _;
         let made = !self.path.exists();

@@ -1,6 +1,7 @@
 //! Helpers that the black-box tests share. Each test binary uses some of them.
 #![allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod operators;
 pub mod ports;
 pub mod registry;
 pub mod require;

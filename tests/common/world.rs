@@ -32,6 +32,7 @@ pub enum Backends {
     ProcessEdge,
     ProcessNginx,
     ProcessTraefik,
+    ProcessEnvoy,
 }
 
 impl Backends {
@@ -102,7 +103,7 @@ pub struct World {
     dir: tempfile::TempDir,
     /// `127.A.B`: nobody else's addresses.
     net: String,
-    /// HAProxy or nginx.
+    /// HAProxy, nginx or Envoy.
     server: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
     second_docker: Option<PathBuf>,
@@ -170,6 +171,13 @@ impl World {
             };
             server = Some((binary, None));
         }
+        if backends == Backends::ProcessEnvoy {
+            let Some(binary) = crate::common::require::program("envoy") else {
+                common::skip("envoy", test, "envoy is not installed");
+                return None;
+            };
+            server = Some((binary, None));
+        }
         let dir = tempfile::Builder::new().prefix("phs").tempdir_in("/tmp").unwrap();
         let mut random = [0; 2];
         getrandom::fill(&mut random).unwrap();
@@ -217,6 +225,12 @@ impl World {
             world.ok(&["status"]);
             let mut world = world;
             world.start_traefik();
+            return Some(world);
+        }
+        if backends == Backends::ProcessEnvoy {
+            world.ok(&["status"]);
+            let mut world = world;
+            world.start_envoy();
             return Some(world);
         }
         Some(world)
@@ -270,6 +284,15 @@ impl World {
                     s.api
                 );
             }
+            Backends::ProcessEnvoy => {
+                let _ = write!(
+                    out,
+                    "\n[proxies.lb]\ntype = \"envoy\"\ndir = \"{}\"\nadmin = \"{}.101:9901\"\nlog = \"{}\"\n",
+                    path("own"),
+                    self.net,
+                    path("access.log"),
+                );
+            }
             Backends::ProcessEdge => {
                 let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
             }
@@ -299,7 +322,7 @@ impl World {
                 };
                 let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
             }
-            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessTraefik => {
+            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessTraefik | Backends::ProcessEnvoy => {
                 let _ = writeln!(
                     out,
                     "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
@@ -611,6 +634,7 @@ impl World {
             Backends::ProcessEdge => self.state_dir().join("lb.sock"),
             Backends::ProcessNginx => self.path().join("nginx.pid"),
             Backends::ProcessTraefik => unreachable!("Traefik is asked over TCP"),
+            Backends::ProcessEnvoy => unreachable!("Envoy is asked over TCP"),
         };
         let aside = path.with_extension("aside");
         std::fs::rename(&path, &aside).unwrap();

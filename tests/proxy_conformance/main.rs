@@ -16,8 +16,11 @@ macro_rules! conforms {
 }
 
 mod edge;
+mod envoy;
 mod haproxy;
 mod nginx;
+#[path = "../common/operators.rs"]
+mod operators;
 #[path = "../common/ports.rs"]
 mod ports;
 #[path = "../common/require.rs"]

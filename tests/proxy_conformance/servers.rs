@@ -1,6 +1,7 @@
 //! The real servers, one file each.
 
 pub mod edge;
+pub mod envoy;
 pub mod haproxy;
 pub mod nginx;
 pub mod traefik;

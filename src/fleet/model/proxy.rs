@@ -26,6 +26,8 @@ pub enum ProxyKind {
     Nginx(NginxSettings),
     /// A Traefik on this machine, 3.7 or newer.
     Traefik(TraefikSettings),
+    /// An Envoy on this machine, 1.30 or newer.
+    Envoy(EnvoySettings),
     /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
     Edge(EdgeSettings),
 }
@@ -71,6 +73,17 @@ pub struct TraefikSettings {
     pub api: SocketAddr,
 }
 
+/// How one Envoy is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvoySettings {
+    /// Directory that Pilothouse owns: `FLEET.clusters.yaml`, and a directory `FLEET_SERVICE` per service.
+    pub dir: PathBuf,
+    /// The address of its administration server, on loopback.
+    pub admin: SocketAddr,
+    /// The file to which the operator's listeners write their log lines, for latency percentiles; optional.
+    pub log: Option<PathBuf>,
+}
+
 /// Where the embedded proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeSettings {
@@ -86,6 +99,7 @@ impl ProxyKind {
             Self::Haproxy(_) => "haproxy",
             Self::Nginx(_) => "nginx",
             Self::Traefik(_) => "traefik",
+            Self::Envoy(_) => "envoy",
             Self::Edge(_) => "edge",
         }
     }
@@ -96,7 +110,8 @@ impl ProxyKind {
         match self {
             Self::Haproxy(HaproxySettings { dir, .. })
             | Self::Nginx(NginxSettings { dir, .. })
-            | Self::Traefik(TraefikSettings { dir, .. }) => Some(dir),
+            | Self::Traefik(TraefikSettings { dir, .. })
+            | Self::Envoy(EnvoySettings { dir, .. }) => Some(dir),
             Self::Edge(_) => None,
         }
     }
@@ -110,6 +125,7 @@ impl ProxyKind {
                 [("status", s.status)].into_iter().chain(s.log.map(|log| ("log", log))).collect()
             }
             Self::Traefik(s) => vec![("api", s.api)],
+            Self::Envoy(s) => vec![("admin", s.admin)],
             Self::Edge(s) => vec![("listen", s.listen)],
         }
     }
