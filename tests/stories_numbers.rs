@@ -75,7 +75,7 @@ fn prometheus_scrapes_a_rollout_and_its_way_back() {
     world.ok(&["abort", "web", "--wait"]);
     is(r#"pilothouse_rollout_status{status="aborted"}"#, &near(1.0));
     is(r#"pilothouse_rollouts_ended_total{outcome="aborted"}"#, &near(1.0));
-    is(r#"pilothouse_rollout_time_to_safe_seconds{since="decision"}"#, &|v| v >= 0.0 && v < 30.0);
+    is(r#"pilothouse_rollout_time_to_safe_seconds{since="decision"}"#, &|v| (0.0..30.0).contains(&v));
     is(r#"pilothouse_weight_actual_ratio{version="1.0.0"}"#, &near(1.0));
     // What is over is gone from the page, and with it from Prometheus' present.
     world.wait("the aborted version is forgotten", || {

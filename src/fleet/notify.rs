@@ -10,6 +10,7 @@ use super::hosts::name;
 use super::keys::{self, Keys};
 use super::model::{Given, Notify, NotifyEvent, NotifyKind};
 use super::names::{Millis, ServiceName, TargetName};
+use super::problem::Span;
 use super::proxies::program;
 use super::read::Section;
 use super::suggest::nearest;
@@ -76,7 +77,11 @@ fn given(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Given> {
         let path = section.path(ctx, &file_key)?;
         if section.text(ctx, &file_key).is_some_and(|t| t.value.contains("://")) {
             let message = format!("'{file_key}'{} is an address and no path", section.place());
-            ctx.error_unseen(&path.span, &message, "put the address into a file, and name that");
+            ctx.error_unseen(
+                &key_of(section, &file_key),
+                &message,
+                "put the address into a file, and name that",
+            );
             return None;
         }
         return Some(Given::File(path.value));
@@ -85,7 +90,7 @@ fn given(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Given> {
     if !is_name(text.value) {
         let message = format!("'{env_key}'{} is not the name of an environment variable", section.place());
         ctx.error_unseen(
-            &text.span,
+            &key_of(section, &env_key),
             &message,
             "write a name out of A-Z, a-z, 0-9 and _, never the value itself",
         );
@@ -94,10 +99,15 @@ fn given(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str) -> Option<Given> {
     Some(Given::Env(text.value.to_owned()))
 }
 
+/// Where a key stands: what is said points at it and not at its value, which may be a secret.
+fn key_of(section: &Section<'_>, key: &str) -> Span {
+    section.key_span(key).unwrap_or_else(|| section.span.clone())
+}
+
 /// One key too many.
 fn refuse(ctx: &mut Ctx<'_>, section: &Section<'_>, key: &str, fix: &str) {
     let message = format!("'{key}'{} stands beside another that says the same", section.place());
-    ctx.error_unseen(&section.value_span(key), &message, fix);
+    ctx.error_unseen(&key_of(section, key), &message, fix);
 }
 
 /// Where to: out of a file or the environment, or as it is where that is no secret.
@@ -116,7 +126,7 @@ fn url(ctx: &mut Ctx<'_>, section: &Section<'_>, plain: bool) -> Option<Given> {
     if secret {
         refuse(ctx, section, "url", "keep one of url, url_file and url_env");
     }
-    let (place, span) = (section.place(), &section.value_span("url"));
+    let (place, span) = (section.place(), &key_of(section, "url"));
     if !plain {
         let message = format!("'url'{place}: whoever knows the address of a channel can write there");
         ctx.error_unseen(span, &message, "put it into a file, and name that with url_file");
