@@ -3,24 +3,43 @@
 //! what the same server takes for a reload of its own, which is what a change takes without Pilothouse, and for a command
 //! where it has one. `PILOTHOUSE_BENCH_CHANGES` (100) says how many changes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs, dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    dead_code
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pilothouse::fleet::names::Bp;
-use pilothouse::proxy::{Direction, Proxy as _};
+use pilothouse::proxy::Direction;
 use pilothouse::rollout::world::Slot;
 
+#[path = "../tests/proxy_conformance/servers/edge.rs"]
+mod edge;
+#[path = "../tests/proxy_conformance/servers/envoy.rs"]
+mod envoy;
+#[path = "../tests/proxy_conformance/servers/haproxy.rs"]
+mod haproxy;
+#[path = "../tests/proxy_conformance/servers/nginx.rs"]
+mod nginx;
+#[path = "../tests/common/operators.rs"]
+mod operators;
 #[path = "../tests/common/ports.rs"]
 mod ports;
 #[path = "../tests/common/require.rs"]
 mod require;
-#[path = "../tests/proxy_conformance/servers.rs"]
-mod servers;
 #[path = "../tests/proxy_conformance/support.rs"]
 mod support;
+#[path = "../tests/proxy_conformance/servers/traefik.rs"]
+mod traefik;
+#[path = "../tests/common/traefik_files.rs"]
+mod traefik_files;
 
 use support::{Backend, Harness, client, get, route};
 
@@ -62,7 +81,7 @@ impl Watch {
             while !stopped.load(Ordering::SeqCst) {
                 let asked = Instant::now();
                 let answer = get(&client, at, "/").await.ok();
-                seen.push((asked, answer.map(|a| a.1)));
+                seen.push((asked, answer));
             }
             seen
         });
@@ -122,13 +141,25 @@ async fn main() {
     let quick = std::env::args().any(|a| a == "--test");
     let wanted = std::env::var("PILOTHOUSE_BENCH_CHANGES").ok().and_then(|n| n.parse().ok());
     let changes = wanted.unwrap_or(if quick { 4 } else { 100 });
-    println!("{changes} changes of all traffic from one version to the other and back, p50 / p99; one client meanwhile");
-    println!("| proxy | last request to the old version | driver returned | read back | the server's own reload | failed |");
+    println!(
+        "{changes} changes of all traffic from one version to the other and back, p50 / p99; one client meanwhile"
+    );
+    println!(
+        "| proxy | last request to the old version | driver returned | read back | the server's own reload | failed |"
+    );
     println!("| --- | --- | --- | --- | --- | --- |");
     measure("edge", Harness::edge().await, changes).await;
-    for (name, harness) in [("HAProxy", Harness::haproxy().await), ("nginx", Harness::nginx().await)] {
-        if let Some(h) = harness {
-            measure(name, h, changes).await;
-        }
+    // One after the other: each has the machine for itself.
+    if let Some(h) = Harness::haproxy().await {
+        measure("HAProxy", h, changes).await;
+    }
+    if let Some(h) = Harness::nginx().await {
+        measure("nginx", h, changes).await;
+    }
+    if let Some(h) = Harness::traefik().await {
+        measure("Traefik", h, changes).await;
+    }
+    if let Some(h) = Harness::envoy().await {
+        measure("Envoy", h, changes).await;
     }
 }

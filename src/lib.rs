@@ -14,6 +14,7 @@ pub mod demo;
 pub mod engine;
 pub mod fleet;
 pub mod probe;
+pub mod program;
 pub mod proxy;
 pub mod rollout;
 pub mod text;

@@ -24,7 +24,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ),
     ("traffic", &["fleet", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("probe", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
-    ("checks", &["fleet", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
+    ("program", &[], "whatever is run stands alone"),
+    ("checks", &["fleet", "program", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("engine", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
     ("proxy", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
     (
@@ -37,8 +38,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     (
         "controller",
         &[
-            "analysis", "api", "checks", "client", "engine", "fleet", "probe", "proxy", "rollout", "text",
-            "traffic",
+            "analysis", "api", "checks", "client", "engine", "fleet", "probe", "program", "proxy", "rollout",
+            "text", "traffic",
         ],
         "the controller knows no front end",
     ),

@@ -11,18 +11,19 @@
 mod common;
 #[path = "common/load.rs"]
 mod load;
+#[path = "common/prometheus.rs"]
+mod prometheus;
 #[path = "common/world.rs"]
 mod world;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use load::Load;
+use prometheus::Prometheus;
 use serde_json::Value;
 use world::{Backends, LONG, Setup, World};
 
@@ -163,71 +164,20 @@ fn a_command_is_told_what_it_is_about_and_decides() {
     world.assert_no_orphan();
 }
 
-/// A real Prometheus that looks at `target` every second.
-struct Prometheus {
-    binary: PathBuf,
-    dir: tempfile::TempDir,
-    port: u16,
-    child: Option<Child>,
-}
-
-impl Prometheus {
-    fn new(target: SocketAddr) -> Option<Self> {
-        let binary = common::require::program("prometheus")?;
-        let dir = tempfile::tempdir().unwrap();
-        let config = format!(
-            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\nscrape_configs:\n- job_name: app\n  \
-             static_configs:\n  - targets: ['{target}']\n"
-        );
-        std::fs::write(dir.path().join("prometheus.yml"), config).unwrap();
-        let mut new = Self { binary, dir, port: common::free_port(), child: None };
-        new.start();
-        Some(new)
-    }
-
-    fn start(&mut self) {
-        let at = |name: &str| self.dir.path().join(name).display().to_string();
-        let child = Command::new(&self.binary)
-            .arg(format!("--config.file={}", at("prometheus.yml")))
-            .arg(format!("--storage.tsdb.path={}", at("data")))
-            .arg(format!("--web.listen-address=127.0.0.1:{}", self.port))
-            .args(["--query.lookback-delta=3s", "--log.level=warn"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        self.child = Some(child.unwrap());
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
 /// Numbers of a real Prometheus, in PromQL, of this version. It vanishes in mid-rollout: that is not healthy, and not a
 /// reason to go back either.
 #[test]
 fn scenario_40_a_prometheus_is_asked_in_promql_and_vanishes_in_mid_rollout() {
     let burn = |value: &str| format!("burn{{version=\"1.0.0\"}} 9\nburn{{version=\"1.1.0\"}} {value}\n");
     let app = Said::new(200, &burn("0.01"));
-    let Some(mut prometheus) = Prometheus::new(app.addr) else { return };
-    let checks = format!(
-        "[services.web.checks.burn]\ntype = \"prometheus\"\nurl = \"http://127.0.0.1:{}/\"\n\
-         query = 'max(burn{{version=\"{{version}}\"}})'\nmax = 0.05\ninterval = \"1s\"",
-        prometheus.port
-    );
-    let Some(world) = world("prometheus", &checks) else { return };
-    let ready = |path: &Path| path.is_dir();
-    world.wait("a Prometheus", || ready(&prometheus.dir.path().join("data/wal")).then_some(()));
+    let Some(binary) = common::require::program("prometheus") else { return };
+    let checks = "[services.web.checks.burn]\ntype = \"prometheus\"\nurl = \"http://PROMETHEUS/\"\n\
+                  query = 'max(burn{version=\"{version}\"})'\nmax = 0.05\ninterval = \"1s\"";
+    let Some(world) = World::new("prometheus", Backends::ProcessEdge, &setup(checks)) else { return };
+    let mut prometheus = Prometheus::start(&world, &binary, Some(app.addr));
+    world.edit("PROMETHEUS", &prometheus.address.to_string());
+    world.image("1.1.0");
+    world.ok(&["up"]);
     let load = Load::paced(world.listen, 4, Duration::from_millis(10));
     let deploy = world.spawn(&["deploy", "web", "1.1.0"]);
     world.wait("the second step", || (phase(&world)? == "50%").then_some(()));
@@ -245,7 +195,7 @@ fn scenario_40_a_prometheus_is_asked_in_promql_and_vanishes_in_mid_rollout() {
     // It is there again, and has nothing of this version.
     app.say(200, "burn{version=\"1.0.0\"} 9\n");
     std::thread::sleep(Duration::from_secs(4));
-    prometheus.start();
+    prometheus.again(&world);
     world.wait("no data", || check(&world).filter(|c| c["words"] == "no data"));
     app.say(200, &burn("0.01"));
     world.wait("good", || check(&world).filter(|c| c["answer"] == "good"));

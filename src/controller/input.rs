@@ -11,7 +11,8 @@ use crate::checks::Answered;
 use crate::engine::{EngineError, Usage};
 use crate::fleet::model::Fleet;
 use crate::fleet::names::{
-    CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, TargetName, Version,
+    CheckName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName, TargetName,
+    Version,
 };
 use crate::proxy::ProxyError;
 use crate::rollout::decide::{Intent, Taken};

@@ -17,7 +17,9 @@ use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, Targ
 use crate::analysis::Rate;
 pub use check::{Ask, Check, Limit, PLACEHOLDERS as CHECK_PLACEHOLDERS};
 pub use notify::{Given, Notify, NotifyEvent, NotifyKind};
-pub use proxy::{EdgeSettings, EnvoySettings, HaproxySettings, NginxSettings, Proxy, ProxyKind, TraefikSettings};
+pub use proxy::{
+    EdgeSettings, EnvoySettings, HaproxySettings, NginxSettings, Proxy, ProxyKind, TraefikSettings,
+};
 
 /// Everything declared in one `fleet.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -178,7 +178,10 @@ impl World {
                 };
                 list.iter().map(|(_, c)| (id(c), runs(c))).collect()
             }
-            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessTraefik | Backends::ProcessEnvoy => {
+            Backends::ProcessEdge
+            | Backends::ProcessNginx
+            | Backends::ProcessTraefik
+            | Backends::ProcessEnvoy => {
                 let mut found = BTreeMap::new();
                 for host in std::fs::read_dir(self.state_dir().join("hosts")).into_iter().flatten().flatten()
                 {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use crate::world::World;
 /// Ends with its owner.
 pub struct Prometheus {
     child: Child,
-    address: SocketAddr,
+    binary: PathBuf,
+    dir: PathBuf,
+    pub address: SocketAddr,
 }
 
 impl Prometheus {
@@ -29,19 +31,43 @@ impl Prometheus {
              static_configs:\n      - targets: [{targets}]\n"
         );
         std::fs::write(dir.join("prometheus.yml"), config).unwrap();
-        let log = std::fs::File::create(dir.join("log")).unwrap();
-        let child = Command::new(binary)
+        let child = Self::run(binary, &dir, address);
+        let started = Self { child, binary: binary.to_owned(), dir, address };
+        started.ready(world);
+        started
+    }
+
+    fn run(binary: &Path, dir: &Path, address: SocketAddr) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        Command::new(binary)
             .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
             .arg(format!("--web.listen-address={address}"))
+            // What is no longer scraped is soon unknown.
+            .arg("--query.lookback-delta=3s")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .unwrap();
-        let started = Self { child, address };
-        world.wait("Prometheus is ready", || get(address, "/-/ready").filter(|(status, _)| *status == 200));
-        started
+            .unwrap()
+    }
+
+    fn ready(&self, world: &World) {
+        world.wait("Prometheus is ready", || {
+            get(self.address, "/-/ready").filter(|(status, _)| *status == 200)
+        });
+    }
+
+    /// Ends it.
+    pub fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again, with what it had.
+    pub fn again(&mut self, world: &World) {
+        self.child = Self::run(&self.binary, &self.dir, self.address);
+        self.ready(world);
     }
 
     /// The first number that a query gives now; `None` when it gives none.

@@ -162,18 +162,12 @@ impl World {
         let behind = match backends {
             Backends::ProcessNginx => Some("nginx"),
             Backends::ProcessTraefik => Some("traefik"),
+            Backends::ProcessEnvoy => Some("envoy"),
             Backends::DockerHaproxy | Backends::ProcessEdge => None,
         };
         if let Some(program) = behind {
             let Some(binary) = crate::common::require::program(program) else {
                 common::skip(program, test, &format!("{program} is not installed"));
-                return None;
-            };
-            server = Some((binary, None));
-        }
-        if backends == Backends::ProcessEnvoy {
-            let Some(binary) = crate::common::require::program("envoy") else {
-                common::skip("envoy", test, "envoy is not installed");
                 return None;
             };
             server = Some((binary, None));
@@ -322,7 +316,10 @@ impl World {
                 };
                 let _ = writeln!(out, "image = \"{image}\"\npull = \"{pull}\"\nport = 8080");
             }
-            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessTraefik | Backends::ProcessEnvoy => {
+            Backends::ProcessEdge
+            | Backends::ProcessNginx
+            | Backends::ProcessTraefik
+            | Backends::ProcessEnvoy => {
                 let _ = writeln!(
                     out,
                     "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
