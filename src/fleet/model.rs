@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::names::{Bp, FleetName, HostName, Millis, ProxyName, ServiceName, Version};
 use crate::analysis::Rate;
-pub use proxy::{EdgeSettings, HaproxySettings, NginxSettings, Proxy, ProxyKind};
+pub use proxy::{CaddySettings, EdgeSettings, HaproxySettings, NginxSettings, Proxy, ProxyKind};
 
 /// Everything declared in one `fleet.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

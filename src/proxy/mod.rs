@@ -1,10 +1,12 @@
 //! Proxies: who moves the traffic. One trait, one file (or folder) per proxy.
 
 mod advice;
+pub mod caddy;
 pub mod edge;
 mod files;
 pub mod haproxy;
 pub mod nginx;
+mod sockets;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -155,6 +157,7 @@ pub fn open(
     match &proxy.kind {
         ProxyKind::Haproxy(s) => Arc::new(haproxy::Haproxy::new(name, s.clone(), fleet, owner)),
         ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Caddy(s) => Arc::new(caddy::Caddy::new(name, s.clone(), fleet, owner)),
         ProxyKind::Edge(s) => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());
             Arc::new(edge::Edge::new(name, s.listen, dir, program, owner, fleet))
@@ -168,6 +171,7 @@ pub fn describe(fleet: &FleetName, proxy: &model::Proxy) -> String {
     match &proxy.kind {
         ProxyKind::Haproxy(s) => haproxy::describe(s, fleet),
         ProxyKind::Nginx(s) => nginx::describe(s),
+        ProxyKind::Caddy(s) => caddy::describe(s),
         ProxyKind::Edge(s) => format!("edge on {}", s.listen),
     }
 }
@@ -180,6 +184,7 @@ pub fn lines_to_add(fleet: &Fleet, proxy: &model::Proxy) -> Vec<(String, Vec<Str
     match &proxy.kind {
         ProxyKind::Haproxy(s) => haproxy::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Nginx(s) => nginx::lines_to_add(s, &fleet.name, &services),
+        ProxyKind::Caddy(s) => caddy::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Edge(_) => Vec::new(),
     }
 }

@@ -24,6 +24,8 @@ pub enum ProxyKind {
     Haproxy(HaproxySettings),
     /// An open-source nginx on this machine, 1.11 or newer.
     Nginx(NginxSettings),
+    /// A Caddy on this machine that is configured by a Caddyfile, 2.6 or newer.
+    Caddy(CaddySettings),
     /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
     Edge(EdgeSettings),
 }
@@ -60,6 +62,23 @@ pub struct NginxSettings {
     pub log: Option<SocketAddr>,
 }
 
+/// How one Caddy is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaddySettings {
+    /// Directory that Pilothouse owns: `FLEET.caddy` beside the sites, `FLEET_SERVICE.caddy` for a site, and the routes.
+    pub dir: PathBuf,
+    /// The operator's own Caddyfile.
+    pub config: PathBuf,
+    /// Caddy's admin endpoint.
+    pub admin: SocketAddr,
+    /// A free address on loopback, at which Caddy tells what it has loaded.
+    pub status: SocketAddr,
+    /// The binary used for `caddy reload`.
+    pub binary: PathBuf,
+    /// Where Caddy sends its log lines (to this port, of loopback's broadcast address), for numbers per version; optional.
+    pub log: Option<SocketAddr>,
+}
+
 /// Where the embedded proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeSettings {
@@ -74,6 +93,7 @@ impl ProxyKind {
         match self {
             Self::Haproxy(_) => "haproxy",
             Self::Nginx(_) => "nginx",
+            Self::Caddy(_) => "caddy",
             Self::Edge(_) => "edge",
         }
     }
@@ -82,7 +102,9 @@ impl ProxyKind {
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
         match self {
-            Self::Haproxy(HaproxySettings { dir, .. }) | Self::Nginx(NginxSettings { dir, .. }) => Some(dir),
+            Self::Haproxy(HaproxySettings { dir, .. })
+            | Self::Nginx(NginxSettings { dir, .. })
+            | Self::Caddy(CaddySettings { dir, .. }) => Some(dir),
             Self::Edge(_) => None,
         }
     }
@@ -92,8 +114,9 @@ impl ProxyKind {
     pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         match self {
             Self::Haproxy(s) => s.log.map(|log| ("log", log)).into_iter().collect(),
-            Self::Nginx(s) => {
-                [("status", s.status)].into_iter().chain(s.log.map(|log| ("log", log))).collect()
+            Self::Nginx(NginxSettings { status, log, .. })
+            | Self::Caddy(CaddySettings { status, log, .. }) => {
+                [("status", *status)].into_iter().chain(log.map(|log| ("log", log))).collect()
             }
             Self::Edge(s) => vec![("listen", s.listen)],
         }

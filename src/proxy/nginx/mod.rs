@@ -30,7 +30,7 @@ use async_trait::async_trait;
 pub use self::config::{cookie_line, http_line, location_line};
 use self::process::Worker;
 use self::shares::Shares;
-use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files};
+use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, sockets};
 pub use crate::fleet::model::NginxSettings as Settings;
 use crate::fleet::model::{HealthCheck, Probe, Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, Millis, ProxyName, ServiceName};
@@ -156,7 +156,7 @@ impl Nginx {
 const NOBODY: Shares = Shares { b: None, rules: false };
 
 /// The route of a service that nobody serves.
-fn nothing(service: &ServiceName) -> Route {
+pub(super) fn nothing(service: &ServiceName) -> Route {
     let health = HealthCheck { probe: Probe::Tcp, interval: Millis(0), timeout: Millis(0), rise: 1, fall: 1 };
     Route {
         service: service.clone(),
@@ -278,7 +278,7 @@ impl Proxy for Nginx {
         drop(self.one.lock().await);
         let now = self.look().await?;
         let uid = now.current.first().map_or(0, |(w, _)| w.uid);
-        let mut in_flight = files::waiting_for_disk(|| process::connections(now.master, uid))
+        let mut in_flight = files::waiting_for_disk(|| sockets::connections(now.master, uid))
             .map_err(|e| self.unknown(&format!("cannot look at nginx's connections: {e}")))?;
         self.held_by_old_workers(&now, &mut in_flight)?;
         let mut by_generation: BTreeMap<Option<String>, Vec<u32>> = BTreeMap::new();
