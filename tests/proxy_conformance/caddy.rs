@@ -296,7 +296,7 @@ async fn changes_by_hand_are_seen_and_set_right() {
     let want = sticky(with_rules(route(Slot::B, &[&a], &[&b], bp(70))));
     h.up(&want).await;
     let now = h.path().join("own/shop_web.now");
-    for (gone, extra) in [("w/12", None), ("sticky", None), ("w/13", Some("../s"))] {
+    for (gone, extra) in [("w/12", None), ("sticky", None), ("w/13", Some("../o"))] {
         std::fs::remove_file(now.join(gone)).unwrap();
         if let Some(to) = extra {
             std::os::unix::fs::symlink(to, now.join(gone)).unwrap();

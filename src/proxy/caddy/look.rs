@@ -57,9 +57,10 @@ impl Caddy {
         let body = get(status, path).await;
         let words: Vec<&str> = body.as_deref().unwrap_or_default().split(' ').collect();
         match (&body, words.as_slice()) {
-            (Ok(_), ["ok", generation, found]) => {
-                Ok(Answer { generation: (*generation).to_owned(), found: (*found).to_owned() })
-            }
+            (Ok(_), ["ok", generation, found]) => Ok(Answer {
+                generation: (*generation).to_owned(),
+                found: found.trim_start_matches('/').to_owned(),
+            }),
             (Err(e), _) => Err(self.unknown(&format!(
                 "Caddy does not answer at {status}: {e}; is {:?} in {}?",
                 server_line(&self.settings.dir, &self.fleet),

@@ -39,11 +39,12 @@ impl Harness {
         let own = &settings.dir;
         let line = caddy::site_line(own, &fleet, &service());
         let text = format!(
-            "{{\n    admin {}\n    auto_https off\n    {}\n}}\n{}\nhttp://{listen} {{\n    bind 127.0.0.1\n    {}\n}}\n",
+            "{{\n    admin {}\n    auto_https off\n    {}\n}}\n{}\nhttp://:{port} {{\n    bind 127.0.0.1\n    {}\n}}\n",
             settings.admin,
             caddy::options_line(own, &fleet),
             caddy::server_line(own, &fleet),
             site.replace("import SITE", &line),
+            port = listen.port(),
         );
         std::fs::write(&settings.config, text).unwrap();
         let proxy = Arc::new(Caddy::new("front".parse().unwrap(), settings.clone(), fleet, OWNER.into()));
