@@ -177,7 +177,7 @@ impl World {
                 };
                 list.iter().map(|(_, c)| (id(c), runs(c))).collect()
             }
-            Backends::ProcessEdge | Backends::ProcessNginx => {
+            Backends::ProcessEdge | Backends::ProcessNginx | Backends::ProcessCaddy => {
                 let mut found = BTreeMap::new();
                 for host in std::fs::read_dir(self.state_dir().join("hosts")).into_iter().flatten().flatten()
                 {

@@ -101,8 +101,7 @@ impl Caddy {
         Err(self.refused(&format!("Caddy refuses its configuration, the old one stays: {last}")))
     }
 
-    /// Whether Caddy itself finds what a route says: its directory, and at the ends of both ranges an instance of the
-    /// right slot.
+    /// Whether Caddy itself finds what a route says: its directory, and in it an instance of the right slot.
     pub(super) async fn sees(&self, route: &Route) -> Result<bool, ProxyError> {
         let found = async |what: &str| {
             Ok::<_, ProxyError>(self.ask(&format!("/{}?{what}", route.service)).await?.found)
@@ -113,8 +112,10 @@ impl Caddy {
         }
         let (stable, other) = (tree::ready(route, route.stable), tree::ready(route, route.stable.other()));
         let other = if other.is_empty() { &stable } else { &other };
-        let b = u16::try_from(route.slots.b.weight.get()).unwrap_or(u16::MAX).min(10_000);
-        for place in [0, b.saturating_sub(1), b.min(9_999), 9_999] {
+        // One place of each slot that has any.
+        let places =
+            [0, 9_999].into_iter().filter(|&p| p == 0 || tree::slot_of(route, p) != tree::slot_of(route, 0));
+        for place in places {
             let slot = tree::slot_of(route, place);
             let wanted: &[SocketAddr] = if slot == route.stable { &stable } else { other };
             let what = format!("w/{:02}/{:02}/{:02}", place / 100, place % 100, place % 97);

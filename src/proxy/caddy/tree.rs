@@ -68,8 +68,8 @@ pub(super) fn slot_of(route: &Route, place: u16) -> Slot {
 /// The same route with everything at stable, as an abort wants it.
 pub(super) fn aborted(route: &Route) -> Route {
     let mut route = route.clone();
-    *(&mut route.slots.get_mut(route.stable).weight) = Bp::FULL;
-    *(&mut route.slots.get_mut(route.stable.other()).weight) = Bp::ZERO;
+    route.slots.get_mut(route.stable).weight = Bp::FULL;
+    route.slots.get_mut(route.stable.other()).weight = Bp::ZERO;
     route.rules.clear();
     route
 }
@@ -295,4 +295,108 @@ pub(super) fn tidy(dir: &Path, fleet: &FleetName, route: &Route) -> io::Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::nginx::nothing;
+    use crate::rollout::world::RouteEndpoint;
+
+    /// Slot a has `a` instances, slot b has `b`; b's share is `share` basis points.
+    fn route(stable: Slot, a: u16, b: u16, share: u64) -> Route {
+        let mut route = Route { stable, ..nothing(&"web".parse().unwrap()) };
+        for (slot, n, port) in [(Slot::A, a, 1000), (Slot::B, b, 2000)] {
+            let endpoint = |n: u16| RouteEndpoint {
+                instance: format!("web-{port:08x}-{n}").parse().unwrap(),
+                addr: ([127, 0, 0, 1], port + n).into(),
+                state: EndpointState::Ready,
+            };
+            route.slots.get_mut(slot).endpoints = (1..=n).map(endpoint).collect();
+        }
+        route.slots.b.weight = Bp::saturating(share);
+        route.slots.a.weight = Bp::saturating(share).rest();
+        route
+    }
+
+    /// What a request finds, as Caddy goes through links.
+    fn find(tree: &Tree, path: &str) -> Option<(SocketAddr, SocketAddr)> {
+        let mut at = String::new();
+        for part in path.split('/') {
+            at = if at.is_empty() { part.to_owned() } else { format!("{at}/{part}") };
+            if let Some(Node::Link(to)) = tree.nodes.get(&at) {
+                at = to.trim_start_matches("../").to_owned();
+            }
+        }
+        let (first, second) = at.strip_prefix("l/")?.split_once(',')?;
+        Some((first.parse().ok()?, second.parse().ok()?))
+    }
+
+    #[test]
+    fn every_place_goes_where_its_share_says_whichever_slot_is_stable() {
+        for share in [0, 1, 99, 100, 101, 1234, 5000, 9999, 10_000] {
+            for stable in Slot::BOTH {
+                let route = route(stable, 2, 3, share);
+                let tree = Tree::of(&route).unwrap();
+                for place in 0..10_000 {
+                    let path = format!("w/{:02}/{:02}/{:02}", place / 100, place % 100, place % 97);
+                    let (first, second) = find(&tree, &path).unwrap();
+                    let slot = if u64::from(place) < share { Slot::B } else { Slot::A };
+                    assert!(ready(&route, slot).contains(&first), "{share} {place}");
+                    assert!(
+                        ready(&route, stable).contains(&second),
+                        "what fails is stable's: {share} {place}"
+                    );
+                    assert_ne!(first, second);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn instances_get_alike_and_what_is_empty_is_stables() {
+        for n in [1, 2, 3, 7, 30, 100] {
+            let tree = Tree::of(&route(Slot::A, 2, n, 10_000)).unwrap();
+            let mut got = BTreeMap::new();
+            for part in 0..100 {
+                *got.entry(find(&tree, &format!("o/00/{part:02}")).unwrap().0).or_insert(0) += 1;
+            }
+            assert_eq!(got.len(), usize::from(n));
+            assert!(got.values().max().unwrap() - got.values().min().unwrap() <= 1);
+        }
+        let empty = Tree::of(&route(Slot::A, 1, 0, 5000)).unwrap();
+        let only = ([127, 0, 0, 1], 1001).into();
+        assert_eq!(find(&empty, "w/00/00/00"), Some((only, only)));
+        let dead = Tree::of(&route(Slot::A, 0, 2, 500)).unwrap();
+        assert_eq!(find(&dead, "w/99/00/00"), None, "stable's share is never the candidate's");
+        assert!(find(&dead, "w/00/00/00").is_some());
+        let none = Tree::of(&nothing(&"web".parse().unwrap())).unwrap();
+        assert_eq!(find(&none, "w/00/00/00"), None);
+    }
+
+    #[test]
+    fn what_is_set_is_read_and_what_somebody_changed_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dir, fleet, service) = (dir.path(), "shop".parse().unwrap(), "web".parse().unwrap());
+        let now = || {
+            let name = in_force(dir, &fleet, &service)?;
+            read(dir, &fleet, &service, &name).unwrap()
+        };
+        assert_eq!(now(), None);
+        let (one, two) = (route(Slot::A, 2, 1, 500), aborted(&route(Slot::A, 2, 1, 500)));
+        for want in [&one, &two, &one] {
+            assert!(set(dir, &fleet, want).unwrap());
+            assert!(!set(dir, &fleet, want).unwrap());
+            assert_eq!(now(), Some((want.clone(), true)));
+            make(dir, &fleet, &aborted(want)).unwrap();
+            tidy(dir, &fleet, want).unwrap();
+        }
+        assert_eq!(fs::read_dir(store(dir, &fleet, &service)).unwrap().count(), 2);
+        let stray = link(dir, &fleet, &service).join("sticky");
+        fs::write(&stray, "").unwrap();
+        assert_eq!(now(), Some((one.clone(), false)), "more than was written");
+        set(dir, &fleet, &one).unwrap();
+        assert_eq!(now(), Some((one, true)));
+        assert!(!stray.exists());
+    }
 }
