@@ -215,6 +215,18 @@ log = "[::1]:5141"
 type = "nginx"
 dir = "/etc/nginx/pilothouse"
 status = "127.0.0.1:8405"
+[proxies.caddy]
+type = "caddy"
+dir = "generated-caddy"
+config = "Caddyfile"
+admin = "127.0.0.1:2020"
+status = "127.0.0.1:8406"
+binary = "./bin/caddy"
+log = "127.0.0.1:5142"
+[proxies.usual-caddy]
+type = "caddy"
+dir = "/etc/caddy/pilothouse"
+status = "127.0.0.1:8407"
 [proxies.front]
 type = "edge"
 listen = "127.0.0.1:8080"

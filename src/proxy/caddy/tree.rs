@@ -338,7 +338,7 @@ mod tests {
             for stable in Slot::BOTH {
                 let route = route(stable, 2, 3, share);
                 let tree = Tree::of(&route).unwrap();
-                for place in 0..10_000 {
+                for place in 0..10_000_u16 {
                     let path = format!("w/{:02}/{:02}/{:02}", place / 100, place % 100, place % 97);
                     let (first, second) = find(&tree, &path).unwrap();
                     let slot = if u64::from(place) < share { Slot::B } else { Slot::A };
