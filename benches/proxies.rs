@@ -20,6 +20,8 @@ use pilothouse::fleet::names::Bp;
 use pilothouse::proxy::Direction;
 use pilothouse::rollout::world::Slot;
 
+#[path = "../tests/proxy_conformance/servers/caddy.rs"]
+mod caddy;
 #[path = "../tests/proxy_conformance/servers/edge.rs"]
 mod edge;
 #[path = "../tests/proxy_conformance/servers/envoy.rs"]
@@ -155,6 +157,9 @@ async fn main() {
     }
     if let Some(h) = Harness::nginx().await {
         measure("nginx", h, changes).await;
+    }
+    if let Some(h) = Harness::caddy().await {
+        measure("Caddy", h, changes).await;
     }
     if let Some(h) = Harness::traefik().await {
         measure("Traefik", h, changes).await;

@@ -243,6 +243,18 @@ type = "envoy"
 dir = "generated-envoy"
 admin = "127.0.0.1:9901"
 log = "/var/log/envoy/shop.log"
+[proxies.caddy]
+type = "caddy"
+dir = "generated-caddy"
+config = "Caddyfile"
+admin = "127.0.0.1:2020"
+status = "127.0.0.1:8406"
+binary = "./bin/caddy"
+log = "127.0.0.1:5142"
+[proxies.usual-caddy]
+type = "caddy"
+dir = "/etc/caddy/pilothouse"
+status = "127.0.0.1:8407"
 [proxies.front]
 type = "edge"
 listen = "127.0.0.1:8080"

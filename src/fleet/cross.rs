@@ -229,7 +229,7 @@ fn by_host(proxies: &Declared<ProxyName, Proxy>) -> impl Iterator<Item = (&Proxy
         ProxyKind::Edge(_) => Some((name, true)),
         // A service without domains may have a listener of its own there.
         ProxyKind::Envoy(_) => Some((name, false)),
-        ProxyKind::Haproxy(_) | ProxyKind::Nginx(_) | ProxyKind::Traefik(_) => None,
+        ProxyKind::Haproxy(_) | ProxyKind::Nginx(_) | ProxyKind::Caddy(_) | ProxyKind::Traefik(_) => None,
     })
 }
 

@@ -18,7 +18,8 @@ use crate::analysis::Rate;
 pub use check::{Ask, Check, Limit, PLACEHOLDERS as CHECK_PLACEHOLDERS};
 pub use notify::{Given, Notify, NotifyEvent, NotifyKind};
 pub use proxy::{
-    EdgeSettings, EnvoySettings, HaproxySettings, NginxSettings, Proxy, ProxyKind, TraefikSettings,
+    CaddySettings, EdgeSettings, EnvoySettings, HaproxySettings, NginxSettings, Proxy, ProxyKind,
+    TraefikSettings,
 };
 
 /// Everything declared in one `fleet.toml`.

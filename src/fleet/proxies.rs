@@ -1,5 +1,6 @@
 //! `[proxies.NAME]`: what all kinds have in common. One file per kind.
 
+mod caddy;
 mod edge;
 mod envoy;
 mod haproxy;
@@ -27,7 +28,8 @@ pub(super) struct Kind {
 }
 
 /// All kinds.
-pub(super) const KINDS: &[Kind] = &[haproxy::KIND, nginx::KIND, traefik::KIND, envoy::KIND, edge::KIND];
+pub(super) const KINDS: &[Kind] =
+    &[haproxy::KIND, nginx::KIND, caddy::KIND, traefik::KIND, envoy::KIND, edge::KIND];
 
 /// Reads all proxies.
 pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<ProxyName, Proxy> {
@@ -42,7 +44,7 @@ pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<Pro
     out
 }
 
-/// `'haproxy', 'nginx', 'envoy' and 'edge'`
+/// `'haproxy', 'nginx' and 'edge'`
 fn all_kinds() -> String {
     let names: Vec<String> = KINDS.iter().map(|k| format!("'{}'", k.name)).collect();
     match names.split_last() {

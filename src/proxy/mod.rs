@@ -1,6 +1,7 @@
 //! Proxies: who moves the traffic. One trait, one file (or folder) per proxy.
 
 mod advice;
+pub mod caddy;
 pub mod edge;
 pub mod envoy;
 mod files;
@@ -176,6 +177,7 @@ pub fn open(
         ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner)),
         ProxyKind::Traefik(s) => Arc::new(traefik::Traefik::new(name, s.clone(), fleet, owner)),
         ProxyKind::Envoy(s) => Arc::new(envoy::Envoy::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Caddy(s) => Arc::new(caddy::Caddy::new(name, s.clone(), fleet, owner)),
         ProxyKind::Edge(s) => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());
             Arc::new(edge::Edge::new(name, s.listen, dir, program, owner, fleet))
@@ -191,6 +193,7 @@ pub fn describe(fleet: &FleetName, proxy: &model::Proxy) -> String {
         ProxyKind::Nginx(s) => nginx::describe(s),
         ProxyKind::Traefik(s) => traefik::describe(s, fleet),
         ProxyKind::Envoy(s) => envoy::describe(s),
+        ProxyKind::Caddy(s) => caddy::describe(s),
         ProxyKind::Edge(s) => format!("edge on {}", s.listen),
     }
 }
@@ -205,6 +208,7 @@ pub fn lines_to_add(fleet: &Fleet, proxy: &model::Proxy) -> Vec<(String, Vec<Str
         ProxyKind::Nginx(s) => nginx::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Traefik(s) => traefik::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Envoy(s) => envoy::lines_to_add(s, &fleet.name, &services),
+        ProxyKind::Caddy(s) => caddy::lines_to_add(s, &fleet.name, &services),
         ProxyKind::Edge(_) => Vec::new(),
     }
 }

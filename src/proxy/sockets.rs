@@ -1,5 +1,5 @@
-//! How many connections a proxy has to an instance, as the kernel shows them: where the proxy itself does not tell what is
-//! in flight.
+//! Connections, as the kernel lists them: who listens at an address, and how many a proxy has to an instance where it does
+//! not tell itself what is in flight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -41,15 +41,36 @@ fn inode(link: &str) -> Option<u64> {
 /// Connections that are open or being opened, in the network of process `pid`, by the address at the far end.
 pub(super) fn connections(pid: u32, whose: &Whose) -> io::Result<BTreeMap<SocketAddr, u32>> {
     let mut out = BTreeMap::new();
+    let text = table(&pid.to_string())?;
+    for far in text.lines().filter_map(|line| connection(line, whose)) {
+        *out.entry(far).or_default() += 1;
+    }
+    Ok(out)
+}
+
+/// The user whose process listens at an address in this process's network; `None` when nobody does.
+pub(super) fn listener(addr: SocketAddr) -> io::Result<Option<u32>> {
+    let text = table("self")?;
+    let found = text.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let near = address(words.nth(1)?)?;
+        let listens = words.nth(1)? == "0A";
+        let uid = words.nth(3)?.parse().ok()?;
+        (listens && near.port() == addr.port() && (near.ip() == addr.ip() || near.ip().is_unspecified()))
+            .then_some(uid)
+    });
+    Ok(found)
+}
+
+/// The kernel's lines for a process's network.
+fn table(process: &str) -> io::Result<String> {
+    let mut out = String::new();
     for family in ["tcp", "tcp6"] {
-        let text = match fs::read_to_string(format!("/proc/{pid}/net/{family}")) {
-            Ok(text) => text,
+        match fs::read_to_string(format!("/proc/{process}/net/{family}")) {
+            Ok(text) => out.push_str(&text),
             // A kernel without IPv6.
-            Err(e) if e.kind() == io::ErrorKind::NotFound && family == "tcp6" => continue,
+            Err(e) if e.kind() == io::ErrorKind::NotFound && family == "tcp6" => {}
             Err(e) => return Err(e),
-        };
-        for far in text.lines().skip(1).filter_map(|line| connection(line, whose)) {
-            *out.entry(far).or_default() += 1;
         }
     }
     Ok(out)
@@ -114,6 +135,7 @@ mod tests {
         assert_eq!(count(&Whose::User(uid)), 2);
         assert_eq!(count(&Whose::User(uid + 1)), 0);
         assert_eq!(count(&of_process(me).unwrap()), 2);
+        assert_eq!(self::listener(addr).unwrap(), Some(uid));
         assert_eq!(count(&Whose::Sockets(BTreeSet::new())), 0);
         drop(open);
         assert_eq!(count(&Whose::User(uid)), 0);

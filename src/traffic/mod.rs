@@ -1,5 +1,6 @@
 //! Traffic numbers: counters and latency histograms that proxies fill and the cockpit shows.
 
+pub mod caddy_log;
 pub mod envoy_log;
 pub mod haproxy_log;
 pub mod log_file;

@@ -181,7 +181,8 @@ impl World {
             Backends::ProcessEdge
             | Backends::ProcessNginx
             | Backends::ProcessTraefik
-            | Backends::ProcessEnvoy => {
+            | Backends::ProcessEnvoy
+            | Backends::ProcessCaddy => {
                 let mut found = BTreeMap::new();
                 for host in std::fs::read_dir(self.state_dir().join("hosts")).into_iter().flatten().flatten()
                 {

@@ -33,6 +33,7 @@ pub enum Backends {
     ProcessNginx,
     ProcessTraefik,
     ProcessEnvoy,
+    ProcessCaddy,
 }
 
 impl Backends {
@@ -103,7 +104,7 @@ pub struct World {
     dir: tempfile::TempDir,
     /// `127.A.B`: nobody else's addresses.
     net: String,
-    /// HAProxy, nginx or Envoy.
+    /// The proxy, where it is none of ours.
     server: Option<(PathBuf, Option<Child>)>,
     docker: Option<PathBuf>,
     second_docker: Option<PathBuf>,
@@ -163,6 +164,7 @@ impl World {
             Backends::ProcessNginx => Some("nginx"),
             Backends::ProcessTraefik => Some("traefik"),
             Backends::ProcessEnvoy => Some("envoy"),
+            Backends::ProcessCaddy => Some("caddy"),
             Backends::DockerHaproxy | Backends::ProcessEdge => None,
         };
         if let Some(program) = behind {
@@ -227,6 +229,12 @@ impl World {
             world.start_envoy();
             return Some(world);
         }
+        if backends == Backends::ProcessCaddy {
+            world.ok(&["status"]);
+            let mut world = world;
+            world.start_caddy();
+            return Some(world);
+        }
         Some(world)
     }
 
@@ -287,6 +295,25 @@ impl World {
                     path("access.log"),
                 );
             }
+            Backends::ProcessCaddy => {
+                let _ = write!(
+                    out,
+                    "\n[proxies.lb]\ntype = \"caddy\"\ndir = \"{}\"\nconfig = \"{}\"\nadmin = \"{net}.101:2019\"\n\
+                     status = \"{net}.101:8404\"\nlog = \"127.0.0.1:{}\"\nbinary = \"{}\"\n",
+                    path("own"),
+                    path("Caddyfile"),
+                    // All of loopback hears these lines.
+                    20_000
+                        + self
+                            .listen
+                            .ip()
+                            .to_string()
+                            .bytes()
+                            .fold(0_u32, |n, b| (n * 31 + u32::from(b)) % 900),
+                    self.server.as_ref().unwrap().0.display(),
+                    net = self.net,
+                );
+            }
             Backends::ProcessEdge => {
                 let _ = write!(out, "\n[proxies.lb]\ntype = \"edge\"\nlisten = \"{}\"\n", self.listen);
             }
@@ -319,7 +346,8 @@ impl World {
             Backends::ProcessEdge
             | Backends::ProcessNginx
             | Backends::ProcessTraefik
-            | Backends::ProcessEnvoy => {
+            | Backends::ProcessEnvoy
+            | Backends::ProcessCaddy => {
                 let _ = writeln!(
                     out,
                     "command = [\"{}\", \"sample-app\", \"--port\", \"{{port}}\", \"--address\", \
@@ -601,6 +629,30 @@ impl World {
         });
     }
 
+    /// Starts Caddy as an operator does, with a Caddyfile of their own.
+    fn start_caddy(&mut self) {
+        use pilothouse::proxy::caddy;
+        let (fleet, own) = (self.fleet.parse().unwrap(), self.path().join("own"));
+        let text = format!(
+            "{{\n    admin {}.101:2019\n    auto_https off\n    {}\n}}\n{}\nhttp://:{} {{\n    bind {}\n    {}\n}}\n",
+            self.net,
+            caddy::options_line(&own, &fleet),
+            caddy::server_line(&own, &fleet),
+            self.listen.port(),
+            self.listen.ip(),
+            caddy::site_line(&own, &fleet, &"web".parse().unwrap()),
+        );
+        std::fs::write(self.path().join("Caddyfile"), text).unwrap();
+        let dir = self.dir.path().to_owned();
+        let log = std::fs::File::create(dir.join("caddy.log")).unwrap();
+        let (binary, child) = self.server.as_mut().expect("a world with Caddy");
+        let mut command = Command::new(&*binary);
+        command.args(["run", "--adapter", "caddyfile", "--config"]).arg(dir.join("Caddyfile"));
+        command.env("XDG_DATA_HOME", dir.join("data")).env("XDG_CONFIG_HOME", dir.join("config"));
+        *child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        self.wait("Caddy listens", || TcpStream::connect(self.listen).ok());
+    }
+
     fn master(&self) -> u32 {
         self.server.as_ref().and_then(|(_, c)| c.as_ref()).expect("HAProxy runs").id()
     }
@@ -632,6 +684,7 @@ impl World {
             Backends::ProcessNginx => self.path().join("nginx.pid"),
             Backends::ProcessTraefik => unreachable!("Traefik is asked over TCP"),
             Backends::ProcessEnvoy => unreachable!("Envoy is asked over TCP"),
+            Backends::ProcessCaddy => panic!("what Caddy is asked by is no file"),
         };
         let aside = path.with_extension("aside");
         std::fs::rename(&path, &aside).unwrap();

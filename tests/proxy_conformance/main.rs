@@ -15,6 +15,7 @@ macro_rules! conforms {
     )*};
 }
 
+mod caddy;
 mod edge;
 mod envoy;
 mod haproxy;

@@ -1,5 +1,6 @@
 //! The real servers, one file each.
 
+pub mod caddy;
 pub mod edge;
 pub mod envoy;
 pub mod haproxy;

@@ -28,6 +28,8 @@ pub enum ProxyKind {
     Traefik(TraefikSettings),
     /// An Envoy on this machine, 1.30 or newer.
     Envoy(EnvoySettings),
+    /// A Caddy on this machine that is configured by a Caddyfile, 2.6 or newer.
+    Caddy(CaddySettings),
     /// The embedded proxy, a process of its own (`pilothouse edge`), started by the controller when it is not running.
     Edge(EdgeSettings),
 }
@@ -84,6 +86,23 @@ pub struct EnvoySettings {
     pub log: Option<PathBuf>,
 }
 
+/// How one Caddy is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaddySettings {
+    /// Directory that Pilothouse owns: `FLEET.caddy` beside the sites, `FLEET_SERVICE.caddy` for a site, and the routes.
+    pub dir: PathBuf,
+    /// The operator's own Caddyfile.
+    pub config: PathBuf,
+    /// Caddy's admin endpoint.
+    pub admin: SocketAddr,
+    /// A free address on loopback, at which Caddy tells what it has loaded.
+    pub status: SocketAddr,
+    /// The binary used for `caddy reload`.
+    pub binary: PathBuf,
+    /// Where Caddy sends its log lines (to this port, of loopback's broadcast address), for numbers per version; optional.
+    pub log: Option<SocketAddr>,
+}
+
 /// Where the embedded proxy serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EdgeSettings {
@@ -100,6 +119,7 @@ impl ProxyKind {
             Self::Nginx(_) => "nginx",
             Self::Traefik(_) => "traefik",
             Self::Envoy(_) => "envoy",
+            Self::Caddy(_) => "caddy",
             Self::Edge(_) => "edge",
         }
     }
@@ -111,7 +131,8 @@ impl ProxyKind {
             Self::Haproxy(HaproxySettings { dir, .. })
             | Self::Nginx(NginxSettings { dir, .. })
             | Self::Traefik(TraefikSettings { dir, .. })
-            | Self::Envoy(EnvoySettings { dir, .. }) => Some(dir),
+            | Self::Envoy(EnvoySettings { dir, .. })
+            | Self::Caddy(CaddySettings { dir, .. }) => Some(dir),
             Self::Edge(_) => None,
         }
     }
@@ -121,8 +142,9 @@ impl ProxyKind {
     pub fn addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         match self {
             Self::Haproxy(s) => s.log.map(|log| ("log", log)).into_iter().collect(),
-            Self::Nginx(s) => {
-                [("status", s.status)].into_iter().chain(s.log.map(|log| ("log", log))).collect()
+            Self::Nginx(NginxSettings { status, log, .. })
+            | Self::Caddy(CaddySettings { status, log, .. }) => {
+                [("status", *status)].into_iter().chain(log.map(|log| ("log", log))).collect()
             }
             Self::Traefik(s) => vec![("api", s.api)],
             Self::Envoy(s) => vec![("admin", s.admin)],
