@@ -237,7 +237,7 @@ status = "127.0.0.1:8405"
 [proxies.watched]
 type = "traefik"
 dir = "dynamic"
-api = "127.0.0.1:8406"
+api = "127.0.0.1:8409"
 [proxies.mesh]
 type = "envoy"
 dir = "generated-envoy"

@@ -429,7 +429,7 @@ mod tests {
         let services = if services.is_empty() {
             Vec::new()
         } else {
-            vec![running(&mut names, "registry.example:5000/team/My_App".into(), services)]
+            vec![running(&mut names, "registry.example:5000/team/my_app".into(), services)]
         };
         Seen {
             docker: Ok(1),
