@@ -69,7 +69,13 @@ impl Setting {
 }
 
 /// One function for each kind that runs by itself.
-const KINDS: [fn(&Process) -> Option<Found>; 2] = [super::haproxy::found, super::nginx::found];
+const KINDS: [fn(&Process) -> Option<Found>; 5] = [
+    super::haproxy::found,
+    super::nginx::found,
+    super::caddy::found,
+    super::traefik::found,
+    super::envoy::found,
+];
 
 /// All proxies that run on this machine, each once. One in a container is left out: its paths are not ours.
 #[must_use]
@@ -153,6 +159,28 @@ mod tests {
             found.notes
         );
         assert_eq!(super::super::haproxy::found(&of(&["nginx"])), None);
+    }
+
+    #[test]
+    fn caddy_traefik_and_envoy_are_read_from_their_arguments() {
+        let process = of(&["/usr/bin/caddy", "run", "--config", "Caddyfile"]);
+        let found = super::super::caddy::found(&process).unwrap();
+        assert_eq!(value(&found, "config"), "\"/srv/Caddyfile\"");
+        let found = super::super::caddy::found(&of(&["caddy", "run", "--config", "/x.json"])).unwrap();
+        assert!(found.notes.iter().any(|n| n.contains("JSON")), "{:?}", found.notes);
+
+        let found =
+            super::super::traefik::found(&of(&["traefik", "--providers.file.directory=dyn"])).unwrap();
+        assert_eq!((value(&found, "dir"), found.notes.len()), ("\"/srv/dyn\"", 0));
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "providers:\n  file:\n    directory: \"/etc/dyn\"\n").unwrap();
+        let option = format!("--configFile={}", file.path().display());
+        let found = super::super::traefik::found(&of(&["traefik", &option])).unwrap();
+        assert_eq!(value(&found, "dir"), "\"/etc/dyn\"");
+        let found = super::super::traefik::found(&of(&["traefik"])).unwrap();
+        assert_eq!((value(&found, "dir"), found.notes.len()), ("\"/etc/traefik/dynamic\"", 1));
+
+        assert_eq!(super::super::envoy::found(&of(&["envoy", "-c", "e.yaml"])).unwrap().kind, "envoy");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! restarts. Only a rule that was never used before needs a reload.
 
 mod config;
+mod found;
 mod look;
 mod tree;
 
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 pub use self::config::{options_line, server_line, site_line};
+pub(super) use self::found::found;
 use super::nothing;
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, sockets};
 pub use crate::fleet::model::CaddySettings as Settings;

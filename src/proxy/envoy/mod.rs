@@ -14,6 +14,7 @@
 
 mod admin;
 mod config;
+mod found;
 mod lines;
 mod look;
 mod place;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, sleep};
 
 use self::admin::{Admin, State};
 use self::config::Shares;
+pub(super) use self::found::found;
 pub use self::lines::{all_routes_line, clusters_line, log_line, place_line, routes_line};
 use super::{Advice, Direction, Proxy, ProxyError, advice, files};
 pub use crate::fleet::model::EnvoySettings as Settings;

@@ -11,6 +11,7 @@
 //! and not at random; one file of the directory that cannot be read holds all the others back.
 
 mod config;
+mod found;
 mod look;
 mod metrics;
 mod places;
@@ -26,6 +27,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
+pub(super) use self::found::found;
 use self::look::{Raw, Seen, of_file};
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, nothing};
 pub use crate::fleet::model::TraefikSettings as Settings;
