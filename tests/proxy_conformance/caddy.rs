@@ -225,25 +225,26 @@ async fn a_proxy_that_is_down_or_hangs_is_unknown_and_goes_on_right() {
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
     let (half, back) = (route(Slot::A, &[&a], &[&b], bp(50)), route(Slot::A, &[&a], &[&b], Bp::ZERO));
     h.up(&half).await;
-    let port = settings(&h).status.port();
-    let pid = std::process::Command::new("ss").args(["-Hltnp", &format!("sport = :{port}")]).output();
-    let pid = pid.ok().and_then(|out| {
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        Some(text.split("pid=").nth(1)?.split(',').next()?.to_owned())
-    });
-    if let Some(pid) = pid {
-        let frozen = Frozen::new(&pid).await;
-        let start = Instant::now();
-        assert!(matches!(h.proxy.read_back().await, Err(ProxyError::Unknown(_))));
-        assert!(matches!(
-            h.apply(&back, Direction::Back).await,
-            Err(ProxyError::Unknown(_) | ProxyError::Refused(_))
-        ));
-        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
-        drop(frozen);
-        h.settled(&back).await;
-        h.up(&half).await;
-    }
+    let config = h.path().join("Caddyfile").display().to_string();
+    let runs_with_it = |pid: &String| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        line.contains("caddy") && line.split('\0').any(|a| a == config)
+    };
+    let mut pids =
+        std::fs::read_dir("/proc").unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+    let pid = pids.find(runs_with_it).expect("Caddy's process");
+    let frozen = Frozen::new(&pid).await;
+    let start = Instant::now();
+    assert!(matches!(h.proxy.read_back().await, Err(ProxyError::Unknown(_))));
+    assert!(matches!(
+        h.apply(&back, Direction::Back).await,
+        Err(ProxyError::Unknown(_) | ProxyError::Refused(_))
+    ));
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    drop(frozen);
+    h.settled(&back).await;
+    h.up(&half).await;
     h.stop();
     assert!(matches!(h.proxy.read_back().await, Err(ProxyError::Unknown(_))));
     assert!(h.apply(&back, Direction::Back).await.is_err());
