@@ -492,7 +492,6 @@ impl Helm {
         let now = self.clock.now();
         self.forget_failures();
         self.follow_instances();
-        self.inspector.follow(&self.state, &mut self.obs, &self.hands);
         let all = self.state.services.values().flat_map(|s| s.instances.values());
         self.hands.draining(all.filter(|i| i.stage == Stage::Leaving).map(|i| i.leaving_at).max());
         for effect in reconcile(&self.state, &self.obs) {
@@ -519,6 +518,8 @@ impl Helm {
                 Err(why) => self.done(&effect, Err(Safe::new(&why))),
             }
         }
+        // Nothing that is to be done waits for what is to be asked.
+        self.inspector.follow(&self.state, &mut self.obs, &self.hands);
     }
 
     /// Failures of what nobody wants any more say nothing.
