@@ -36,6 +36,8 @@ mod operators;
 mod ports;
 #[path = "../tests/common/require.rs"]
 mod require;
+#[path = "../tests/proxy_conformance/servers/runner.rs"]
+mod runner;
 #[path = "../tests/proxy_conformance/support.rs"]
 mod support;
 #[path = "../tests/proxy_conformance/servers/traefik.rs"]

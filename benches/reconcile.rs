@@ -91,8 +91,11 @@ fn fleet(instances: usize) -> Fleet {
         metrics: None,
         notify: BTreeMap::new(),
         hosts: hosts.iter().enumerate().map(host).collect(),
-        proxies: [(lb.clone(), Proxy { name: lb.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }) })]
-            .into(),
+        proxies: [(
+            lb.clone(),
+            Proxy { name: lb.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }), container: None },
+        )]
+        .into(),
         services: (0..services).map(service).map(|s| (s.name.clone(), s)).collect(),
         hash: "0".into(),
     }

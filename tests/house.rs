@@ -27,7 +27,11 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("program", &[], "whatever is run stands alone"),
     ("checks", &["fleet", "program", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("engine", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
-    ("proxy", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
+    (
+        "proxy",
+        &["engine", "fleet", "rollout::world", "traffic", "text"],
+        "drivers speak the vocabulary of the world, and reach a proxy's container through its engine",
+    ),
     (
         "api",
         &["rollout::decide::ErrorCode", "rollout::decide::VerbKind", "text"],

@@ -11,6 +11,7 @@ use super::Exit;
 use super::out::{complain, say};
 use crate::engine::docker::{self, Container};
 use crate::fleet;
+use crate::fleet::model;
 use crate::fleet::names::{FleetName, ServiceName, Version};
 use crate::proxy::{self, Found};
 use crate::text::Safe;
@@ -52,7 +53,7 @@ const NOT_RELEASED: [&str; 29] = [
 #[derive(clap::Args)]
 pub(super) struct Args {
     /// The Docker Engine to look at
-    #[arg(long, value_name = "SOCKET", default_value = "/var/run/docker.sock")]
+    #[arg(long, value_name = "SOCKET", default_value = model::Container::SOCKET)]
     docker: PathBuf,
     /// Name of the fleet: 1 to 32 characters out of a-z, 0-9 and '-'; part of the names of everything that is made
     #[arg(long, default_value = "shop")]
@@ -134,9 +135,43 @@ struct Seen {
     services: Vec<Running>,
     /// Containers that nothing is written for, and why.
     left_out: Vec<(String, &'static str)>,
-    proxies: Vec<Found>,
+    proxies: Vec<Behind>,
     /// Host ports that something has now.
     taken: BTreeSet<u16>,
+}
+
+/// A proxy that runs.
+struct Behind {
+    /// What it is to be called.
+    name: String,
+    found: Found,
+    /// Its container's name.
+    container: Option<String>,
+}
+
+/// The proxies, each with a name, and with what its container lacks.
+async fn proxies(a: &Args, containers: &[Container]) -> Vec<Behind> {
+    let mut names = BTreeSet::new();
+    let mut out = Vec::new();
+    for mut found in proxy::found() {
+        let numbered = (2..).map(|n| format!("{}-{n}", found.kind));
+        let name = std::iter::once(found.kind.to_owned()).chain(numbered).find(|n| names.insert(n.clone()));
+        let name = name.unwrap_or_default();
+        let named = |id: &String| containers.iter().find(|c| c.id == *id).map(|c| c.name.to_string());
+        // Docker knows it by the beginning of its id as well.
+        let container =
+            found.container.as_ref().map(|id| named(id).unwrap_or_else(|| id.chars().take(12).collect()));
+        if let (Some(container), Ok(name)) = (&container, name.parse()) {
+            let container = model::Container { name: container.clone(), engine: a.docker.clone() };
+            let dir = found.settings.iter().find(|s| s.key == "dir");
+            let dir = dir.and_then(|s| s.value.parse::<toml::Value>().ok());
+            if let Some(dir) = dir.as_ref().and_then(toml::Value::as_str) {
+                found.notes.extend(proxy::misfit(found.kind, &name, &container, Path::new(dir)).await);
+            }
+        }
+        out.push(Behind { name, found, container });
+    }
+    out
 }
 
 async fn look(a: &Args) -> Seen {
@@ -144,6 +179,7 @@ async fn look(a: &Args) -> Seen {
         Ok(all) => (Ok(all.len()), all),
         Err(e) => (Err(e.to_string()), Vec::new()),
     };
+    let proxies = proxies(a, &containers).await;
     let taken =
         containers.iter().flat_map(|c| c.ports.iter().filter_map(|(_, published)| *published)).collect();
     let mut left_out = Vec::new();
@@ -167,7 +203,7 @@ async fn look(a: &Args) -> Seen {
         .into_iter()
         .map(|(repository, instances)| running(&mut names, repository, instances))
         .collect();
-    Seen { docker, services, left_out, proxies: proxy::found(), taken }
+    Seen { docker, services, left_out, proxies, taken }
 }
 
 fn running(names: &mut BTreeSet<String>, repository: String, instances: Vec<Container>) -> Running {
@@ -227,8 +263,13 @@ impl Seen {
             );
         }
         for p in &self.proxies {
-            let _ = writeln!(out, "{} runs as process {}", p.kind, p.pid);
-            for note in &p.notes {
+            let _ = match &p.container {
+                Some(container) => {
+                    writeln!(out, "{} runs in container {}", p.found.kind, Safe::new(container))
+                }
+                None => writeln!(out, "{} runs as process {}", p.found.kind, p.found.pid),
+            };
+            for note in &p.found.notes {
                 let _ = writeln!(out, "  {note}");
             }
         }
@@ -259,7 +300,7 @@ impl Seen {
             out,
             "address = \"127.0.0.1\"      # a guess: where the proxy reaches published ports\n"
         );
-        self.proxies_into(&mut out);
+        self.proxies_into(a, &mut out);
         let mut free = Free { taken: self.taken.clone(), next: 9000 };
         for s in &self.services {
             self.service_into(&mut out, s, &mut free);
@@ -272,20 +313,23 @@ impl Seen {
 
     /// The name that the first proxy is given.
     fn first_proxy(&self) -> String {
-        self.proxies.first().map_or("edge", |p| p.kind).to_owned()
+        self.proxies.first().map_or("edge", |p| p.name.as_str()).to_owned()
     }
 
-    fn proxies_into(&self, out: &mut String) {
-        let mut names = BTreeSet::new();
+    fn proxies_into(&self, a: &Args, out: &mut String) {
         for p in &self.proxies {
-            let numbered = (2..).map(|n| format!("{}-{n}", p.kind));
-            let name = std::iter::once(p.kind.to_owned()).chain(numbered).find(|n| names.insert(n.clone()));
-            let _ = writeln!(out, "[proxies.{}]               # process {}", name.unwrap_or_default(), p.pid);
-            let _ = writeln!(out, "type = {}", quoted(p.kind));
-            for s in &p.settings {
+            let _ = writeln!(out, "[proxies.{}]               # process {}", p.name, p.found.pid);
+            let _ = writeln!(out, "type = {}", quoted(p.found.kind));
+            if let Some(container) = &p.container {
+                let _ = writeln!(out, "container = {}    # it runs in it", quoted(container));
+                if a.docker != Path::new(model::Container::SOCKET) {
+                    let _ = writeln!(out, "engine = {}", quoted(&format!("unix://{}", a.docker.display())));
+                }
+            }
+            for s in &p.found.settings {
                 let _ = writeln!(out, "{} = {}    # {}", s.key, s.value, s.why);
             }
-            for note in &p.notes {
+            for note in &p.found.notes {
                 let _ = writeln!(out, "# to do: {note}");
             }
             out.push('\n');

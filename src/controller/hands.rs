@@ -462,18 +462,18 @@ impl Hands {
     /// Makes the files that proxies are told to load: HAProxy does not start without them, so they are there before the
     /// first rollout, and before any command is answered. What goes wrong is said when a route is applied, with the same
     /// words.
-    pub fn prepare(&self, fleet: &Fleet) {
+    pub async fn prepare(&self, fleet: &Fleet) {
         for proxy in fleet.proxies.values() {
             let behind = fleet.services.values().filter(|s| s.proxies.contains(&proxy.name));
             let services: Vec<ServiceName> = behind.map(|s| s.name.clone()).collect();
-            let _ = self.proxy(proxy).prepare(&services);
+            let _ = self.proxy(proxy).prepare(&services).await;
         }
     }
 
     /// Watches every host and proxy of the fleet, for as long as the tasks are kept.
     pub fn watch(self: &Arc<Self>, fleet: &Fleet) -> Vec<JoinHandle<()>> {
-        self.prepare(fleet);
-        let mut tasks = Vec::new();
+        let (hands, all) = (Arc::clone(self), fleet.clone());
+        let mut tasks = vec![tokio::spawn(async move { hands.prepare(&all).await })];
         for host in fleet.hosts.values().filter(|h| !h.out) {
             tasks.push(tokio::spawn(Arc::clone(self).watch_host(host.clone())));
         }

@@ -136,7 +136,7 @@ pub async fn serve(fleet: &Fleet, leave_with: Option<u32>) -> Result<(), ServeEr
             .map_err(std::io::Error::other)
             .map_err(system("the HTTP client for probes"))?,
     );
-    hands.prepare(fleet);
+    hands.prepare(fleet).await;
     let listener = server::bind(&place.socket).map_err(system("the API's socket"))?;
     let helm = Helm::new(Parts {
         notifier: notify::Notifier::open(&place.dir, tx.clone()),

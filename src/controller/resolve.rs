@@ -49,7 +49,7 @@ pub(super) async fn not_held(
     }
     for proxy in declared.proxies.iter().filter_map(|p| fleet.proxies.get(p)) {
         if let Err(ProxyError::Foreign(why)) =
-            hands.proxy(proxy).prepare(std::slice::from_ref(&declared.name))
+            hands.proxy(proxy).prepare(std::slice::from_ref(&declared.name)).await
         {
             return Err(held(why.to_string()));
         }

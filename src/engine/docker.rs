@@ -12,6 +12,7 @@ mod images;
 mod observe;
 mod streams;
 mod survey;
+mod theirs;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -26,6 +27,7 @@ use self::adopted::Marker;
 use self::client::Client;
 use self::observe::Cache;
 pub use self::survey::{Container, survey};
+pub use self::theirs::{Look, Theirs};
 use super::{Adoptable, BoxStream, Details, Engine, EngineError, LogLine, Usage, Wanted};
 use crate::fleet::model::Run;
 use crate::fleet::names::{FleetName, InstanceId, Millis, Version};

@@ -18,7 +18,7 @@ use crate::analysis::Rate;
 pub use check::{Ask, Check, Limit, PLACEHOLDERS as CHECK_PLACEHOLDERS};
 pub use notify::{Given, Notify, NotifyEvent, NotifyKind};
 pub use proxy::{
-    CaddySettings, EdgeSettings, EnvoySettings, HaproxySettings, NginxSettings, Proxy, ProxyKind,
+    CaddySettings, Container, EdgeSettings, EnvoySettings, HaproxySettings, NginxSettings, Proxy, ProxyKind,
     TraefikSettings,
 };
 

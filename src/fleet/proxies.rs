@@ -8,12 +8,12 @@ mod nginx;
 mod traefik;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::ctx::{At, Ctx};
-use super::hosts::{Declared, name};
+use super::hosts::{Declared, name, socket_fits};
 use super::keys::Keys;
-use super::model::{Proxy, ProxyKind};
+use super::model::{Container, Proxy, ProxyKind};
 use super::names::ProxyName;
 use super::read::Section;
 use super::suggest::nearest;
@@ -38,7 +38,8 @@ pub(super) fn read_proxies(ctx: &mut Ctx<'_>, top: &Section<'_>) -> Declared<Pro
         let name = name::<ProxyName>(ctx, &written);
         let kind = kind(ctx, &section);
         if let (Some(name), Some(kind)) = (name, kind) {
-            out.items.insert(name.clone(), written.with(Proxy { name, kind }));
+            let container = container(ctx, &section);
+            out.items.insert(name.clone(), written.with(Proxy { name, kind, container }));
         }
     }
     out
@@ -66,6 +67,53 @@ fn kind(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
     };
     ctx.error(&written.span, &format!("unknown type of proxy '{}'", written.value), &fix);
     None
+}
+
+/// The container that a proxy runs in, for the kinds that have the key.
+fn container(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<Container> {
+    let engine = if section.has("engine") { engine(ctx, section) } else { None };
+    if section.has("container") {
+        let name = section.filled(ctx, "container")?;
+        if !is_container(name.value) {
+            let message = format!("'{}' is not the name of a container", name.value);
+            ctx.error(
+                &name.span,
+                &message,
+                "write the name that docker ps shows, for example container = \"front\"",
+            );
+            return None;
+        }
+        let engine = engine.map_or_else(|| PathBuf::from(Container::SOCKET), |e| e.value);
+        return Some(Container { name: name.value.to_owned(), engine });
+    }
+    if let Some(engine) = engine {
+        let message = format!("'engine'{} is of no use without 'container'", section.place());
+        ctx.error(&engine.span, &message, "add container = \"NAME\", or remove engine");
+    }
+    None
+}
+
+/// Whether Docker allows it as a name (or an id).
+fn is_container(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && chars.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// The socket of a Docker Engine.
+fn engine(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<At<PathBuf>> {
+    let text = section.filled(ctx, "engine")?;
+    match text.value.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => {
+            socket_fits(ctx, &text.span, Path::new(path));
+            Some(text.with(PathBuf::from(path)))
+        }
+        _ => {
+            let message = format!("'{}' is not the socket of a Docker Engine on this machine", text.value);
+            ctx.error(&text.span, &message, &format!("write engine = \"unix://{}\"", Container::SOCKET));
+            None
+        }
+    }
 }
 
 /// A path, or where it usually is.

@@ -17,12 +17,26 @@ pub(super) struct Process {
     pub(super) program: Option<PathBuf>,
     /// What its relative paths start from.
     pub(super) dir: PathBuf,
+    /// The id of its container, where it runs in one: paths are the container's then.
+    pub(super) container: Option<String>,
 }
 
 impl Process {
     /// A path of its arguments.
     pub(super) fn path(&self, written: &str) -> PathBuf {
         self.dir.join(written)
+    }
+
+    /// The text of a file, as the process sees it; empty where it cannot be read.
+    pub(super) fn read(&self, path: &Path) -> String {
+        let seen = match &self.container {
+            Some(_) => {
+                let inside = path.strip_prefix("/").unwrap_or(path);
+                Path::new("/proc").join(self.pid.to_string()).join("root").join(inside)
+            }
+            None => path.to_owned(),
+        };
+        fs::read_to_string(seen).unwrap_or_default()
     }
 
     /// What follows each `option`, as in `-f FILE`.
@@ -39,6 +53,8 @@ pub struct Found {
     pub kind: &'static str,
     /// Its process.
     pub pid: u32,
+    /// The id of its container, where it runs in one.
+    pub container: Option<String>,
     /// Keys of its table in the fleet file, and their values as they are written there.
     pub settings: Vec<Setting>,
     /// What has to be changed in how it runs before releases work, in words.
@@ -77,15 +93,24 @@ const KINDS: [fn(&Process) -> Option<Found>; 5] = [
     super::envoy::found,
 ];
 
-/// All proxies that run on this machine, each once. One in a container is left out: its paths are not ours.
+/// Keys that mean something of this machine, not of a container.
+const OURS: [&str; 2] = ["pid", "binary"];
+
+/// All proxies that run on this machine, each once.
 #[must_use]
 pub fn all() -> Vec<Found> {
     let Ok(dir) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = dir.filter_map(|e| e.ok()?.file_name().to_str()?.parse::<u32>().ok());
     let mut found: Vec<Found> = pids
-        .filter(|pid| here(*pid))
         .filter_map(process)
-        .filter_map(|process| KINDS.iter().find_map(|kind| kind(&process)))
+        .filter_map(|process| {
+            let mut found = KINDS.iter().find_map(|kind| kind(&process))?;
+            if process.container.is_some() {
+                found.settings.retain(|s| !OURS.contains(&s.key));
+            }
+            found.container = process.container;
+            Some(found)
+        })
         .collect();
     found.sort_by_key(|f| f.pid);
     found
@@ -97,8 +122,23 @@ fn here(pid: u32) -> bool {
     files(&pid.to_string()).is_some_and(|theirs| Some(theirs) == files("self"))
 }
 
+/// The id of the container that a process runs in, as Docker names control groups.
+fn container(groups: &str) -> Option<String> {
+    groups.lines().find_map(|line| {
+        let last = line.rsplit('/').next()?;
+        let last = last.strip_prefix("docker-").and_then(|l| l.strip_suffix(".scope")).unwrap_or(last);
+        (last.len() == 64 && last.bytes().all(|b| b.is_ascii_hexdigit())).then(|| last.to_owned())
+    })
+}
+
 fn process(pid: u32) -> Option<Process> {
     let name = name(pid)?;
+    let container = if here(pid) {
+        None
+    } else {
+        // Of another namespace, and in no container that could be named: nothing can be said of its files.
+        Some(container(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)?)
+    };
     let args = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let args = args.split(|b| *b == 0).filter(|a| !a.is_empty());
     let args: Vec<String> = args.map(|a| String::from_utf8_lossy(a).into_owned()).collect();
@@ -109,7 +149,7 @@ fn process(pid: u32) -> Option<Process> {
         return None;
     }
     let link = |what: &str| fs::read_link(format!("/proc/{pid}/{what}")).ok();
-    Some(Process { pid, name, args, program: link("exe"), dir: link("cwd").unwrap_or_default() })
+    Some(Process { pid, name, args, program: link("exe"), dir: link("cwd").unwrap_or_default(), container })
 }
 
 fn name(pid: u32) -> Option<String> {
@@ -134,7 +174,14 @@ mod tests {
     fn of(args: &[&str]) -> Process {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         let name = args[0].rsplit('/').next().unwrap().to_owned();
-        Process { pid: 1, name, args, program: Some("/opt/bin/server".into()), dir: "/srv".into() }
+        Process {
+            pid: 1,
+            name,
+            args,
+            program: Some("/opt/bin/server".into()),
+            dir: "/srv".into(),
+            container: None,
+        }
     }
 
     fn value<'a>(found: &'a Found, key: &str) -> &'a str {
@@ -181,6 +228,15 @@ mod tests {
         assert_eq!((value(&found, "dir"), found.notes.len()), ("\"/etc/traefik/dynamic\"", 1));
 
         assert_eq!(super::super::envoy::found(&of(&["envoy", "-c", "e.yaml"])).unwrap().kind, "envoy");
+    }
+
+    #[test]
+    fn containers_are_known_by_their_control_groups() {
+        let id = "6303fd812e72d6a50898a80b0722eec83a1d583749da9f3c9f8b06f3559bd9dd";
+        assert_eq!(container(&format!("9:name=systemd:/docker/{id}\n8:pids:/docker/{id}\n")).unwrap(), id);
+        assert_eq!(container(&format!("0::/system.slice/docker-{id}.scope\n")).unwrap(), id);
+        assert_eq!(container("0::/user.slice/user-1000.slice\n"), None);
+        assert_eq!(container(""), None);
     }
 
     #[test]

@@ -8,21 +8,20 @@ mod files;
 mod found;
 pub mod haproxy;
 pub mod nginx;
+mod place;
+mod processes;
 mod sockets;
 pub mod traefik;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Output, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::process::Command;
-use tokio::time::timeout;
 
 pub use self::advice::Advice;
 pub use self::found::{Found, Setting, all as found, free as free_address};
+pub use self::place::misfit;
 use crate::fleet::model::{self, Choose, Fleet, HealthCheck, Probe, ProxyKind, Rule, Service, Strategy};
 use crate::fleet::names::{FleetName, InstanceId, Millis, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot, SlotRoute, Slots};
@@ -57,7 +56,7 @@ pub enum Direction {
 pub trait Proxy: Send + Sync {
     /// Makes what the proxy itself needs to start and nobody else would make, for these services; what is there
     /// stays as it is. Asked for as soon as a fleet is loaded, before anything is deployed.
-    fn prepare(&self, _services: &[ServiceName]) -> Result<(), ProxyError> {
+    async fn prepare(&self, _services: &[ServiceName]) -> Result<(), ProxyError> {
         Ok(())
     }
 
@@ -123,23 +122,6 @@ impl Extras {
     }
 }
 
-/// Longest wait for a proxy's own check of its configuration.
-const CHECK_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Runs a proxy's own check of its configuration, `how` being its option for that; in words when it does not run or end.
-async fn check(mut command: Command, how: &str) -> Result<Output, String> {
-    let binary = command.as_std().get_program().to_string_lossy().into_owned();
-    command.kill_on_drop(true).stdin(Stdio::null());
-    match timeout(CHECK_DEADLINE, command.output()).await {
-        Ok(Ok(out)) => Ok(out),
-        Ok(Err(e)) => Err(format!("cannot run {binary} to check the configuration: {e}")),
-        Err(_) => {
-            let secs = CHECK_DEADLINE.as_secs();
-            Err(format!("{binary} {how} did not end within {secs} s; the old configuration stays"))
-        }
-    }
-}
-
 /// The route of a service that nobody serves.
 fn nothing(service: &ServiceName) -> Route {
     let health = HealthCheck { probe: Probe::Tcp, interval: Millis(0), timeout: Millis(0), rise: 1, fall: 1 };
@@ -172,12 +154,17 @@ pub fn open(
     program: &Path,
 ) -> Arc<dyn Proxy> {
     let (name, fleet, owner) = (proxy.name.clone(), fleet.clone(), owner.to_owned());
+    let within = proxy.container.as_ref();
     match &proxy.kind {
-        ProxyKind::Haproxy(s) => Arc::new(haproxy::Haproxy::new(name, s.clone(), fleet, owner)),
-        ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner)),
-        ProxyKind::Traefik(s) => Arc::new(traefik::Traefik::new(name, s.clone(), fleet, owner)),
-        ProxyKind::Envoy(s) => Arc::new(envoy::Envoy::new(name, s.clone(), fleet, owner)),
-        ProxyKind::Caddy(s) => Arc::new(caddy::Caddy::new(name, s.clone(), fleet, owner)),
+        ProxyKind::Haproxy(s) => {
+            Arc::new(haproxy::Haproxy::new(name, s.clone(), fleet, owner).within(within))
+        }
+        ProxyKind::Nginx(s) => Arc::new(nginx::Nginx::new(name, s.clone(), fleet, owner).within(within)),
+        ProxyKind::Traefik(s) => {
+            Arc::new(traefik::Traefik::new(name, s.clone(), fleet, owner).within(within))
+        }
+        ProxyKind::Envoy(s) => Arc::new(envoy::Envoy::new(name, s.clone(), fleet, owner).within(within)),
+        ProxyKind::Caddy(s) => Arc::new(caddy::Caddy::new(name, s.clone(), fleet, owner).within(within)),
         ProxyKind::Edge(s) => {
             let (dir, program) = (state_dir.to_owned(), program.to_owned());
             Arc::new(edge::Edge::new(name, s.listen, dir, program, owner, fleet))

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::processes;
+
 /// Whose connections are counted.
 #[derive(Clone, Debug)]
 pub(super) enum Whose {
@@ -31,6 +33,20 @@ pub(super) fn of_process(pid: u32) -> io::Result<Whose> {
         }
         Err(e) => Err(e),
     }
+}
+
+/// Those of a process and of all that it has started: whoever they run as.
+pub(super) fn of_family(first: u32) -> io::Result<Whose> {
+    let mut all = BTreeSet::new();
+    for pid in processes::with_descendants(first) {
+        match of_process(pid) {
+            Ok(Whose::Sockets(some)) => all.extend(some),
+            Ok(user) => return Ok(user),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && pid != first => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(Whose::Sockets(all))
 }
 
 /// `socket:[4711]`.

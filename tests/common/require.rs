@@ -16,11 +16,19 @@ pub fn program(program: &str) -> Option<PathBuf> {
         .map(|dir| dir.join(program))
         .find(|p| p.is_file());
     if found.is_none() {
-        let required = std::env::var("PILOTHOUSE_REQUIRE").unwrap_or_default();
-        assert!(!required.split(',').any(|r| r.trim() == program), "{program} is required and not installed");
-        let thread = std::thread::current();
-        let test = thread.name().unwrap_or("a test");
-        skipped::skipped(&format!("SKIPPED {program}: {test}: not installed; this test proved nothing"));
+        missing(program, "not installed");
     }
     found
+}
+
+/// Says that a part is missing, and why.
+///
+/// # Panics
+/// When `PILOTHOUSE_REQUIRE` contains it.
+pub fn missing(part: &str, why: &str) {
+    let required = std::env::var("PILOTHOUSE_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|r| r.trim() == part), "{part} is required: {why}");
+    let thread = std::thread::current();
+    let test = thread.name().unwrap_or("a test");
+    skipped::skipped(&format!("SKIPPED {part}: {test}: {why}; this test proved nothing"));
 }

@@ -213,7 +213,7 @@ async fn a_foreign_owner_is_refused() {
             "{error:?}"
         );
     }
-    assert!(matches!(other.prepare(&[service()]), Err(ProxyError::Foreign(_))));
+    assert!(matches!(other.prepare(&[service()]).await, Err(ProxyError::Foreign(_))));
     assert_eq!(std::fs::read_to_string(h.path().join("own/shop.caddy")).unwrap(), before);
     h.settled(&mine).await;
 }
@@ -370,7 +370,7 @@ async fn a_service_is_there_before_its_first_release() {
     h.up(&web).await;
     let own = h.path().join("own");
     let api: pilothouse::fleet::names::ServiceName = "api".parse().unwrap();
-    h.proxy.prepare(&[service(), api.clone()]).unwrap();
+    h.proxy.prepare(&[service(), api.clone()]).await.unwrap();
     std::fs::write(own.join("shop_web.proxy"), "header_down X-Of-The-Operator yes\n").unwrap();
     let (op, listen) = (h.path().join("Caddyfile"), free_addr());
     let text = std::fs::read_to_string(&op).unwrap();

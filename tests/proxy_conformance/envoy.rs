@@ -320,7 +320,7 @@ async fn a_foreign_owner_is_refused() {
             "{error:?}"
         );
     }
-    assert!(matches!(other.prepare(&[service()]), Err(ProxyError::Foreign(_))));
+    assert!(matches!(other.prepare(&[service()]).await, Err(ProxyError::Foreign(_))));
     assert_eq!(std::fs::read_to_string(routes_file(&h)).unwrap(), before);
     h.settled(&mine).await;
 }
@@ -441,7 +441,7 @@ async fn one_listener_serves_all_services_by_their_domains() {
     let web = route(Slot::A, &[&a], &[&b], bp(50));
     h.up(&web).await;
     let api: ServiceName = "api".parse().unwrap();
-    h.proxy.prepare(&[service(), api.clone()]).unwrap();
+    h.proxy.prepare(&[service(), api.clone()]).await.unwrap();
     let (s, listen) = (settings(&h), free_addr());
     let op = h.path().join("op.yaml");
     let all = operators::envoy_listener(
@@ -495,7 +495,7 @@ async fn any_names_make_files_that_load() {
     let fleet = format!("{}z", "x-".repeat(15)).parse().unwrap();
     let s = Settings { dir: h.path().join("long"), ..settings(&h) };
     let proxy = Arc::new(Envoy::new("lb".parse().unwrap(), s.clone(), fleet, crate::support::OWNER.into()));
-    proxy.prepare(std::slice::from_ref(&long)).unwrap();
+    proxy.prepare(std::slice::from_ref(&long)).await.unwrap();
     let fleet = format!("{}z", "x-".repeat(15)).parse().unwrap();
     let listen = free_addr();
     let listener = operators::envoy_listener(

@@ -16,6 +16,7 @@ macro_rules! conforms {
 }
 
 mod caddy;
+mod containers;
 mod edge;
 mod envoy;
 mod haproxy;

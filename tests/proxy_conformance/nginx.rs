@@ -267,7 +267,7 @@ async fn a_foreign_owner_is_refused() {
             "{error:?}"
         );
     }
-    assert!(matches!(other.prepare(&[service()]), Err(ProxyError::Foreign(_))));
+    assert!(matches!(other.prepare(&[service()]).await, Err(ProxyError::Foreign(_))));
     assert_eq!(std::fs::read_to_string(h.path().join("own/shop.conf")).unwrap(), before);
     h.settled(&mine).await;
 }
@@ -404,7 +404,7 @@ async fn a_service_is_there_before_its_first_release() {
     let web = route(Slot::A, &[&a], &[], Bp::ZERO);
     h.up(&web).await;
     let api: pilothouse::fleet::names::ServiceName = "api".parse().unwrap();
-    h.proxy.prepare(&[service(), api.clone()]).unwrap();
+    h.proxy.prepare(&[service(), api.clone()]).await.unwrap();
     let op = h.path().join("op.conf");
     let (text, listen) = (std::fs::read_to_string(&op).unwrap(), free_addr());
     let line = nginx::location_line(&h.path().join("own"), &h.fleet, &api);
@@ -448,7 +448,7 @@ async fn any_names_make_a_configuration_that_loads() {
         let (fleet, name): (pilothouse::fleet::names::FleetName, pilothouse::fleet::names::ServiceName) =
             (fleet.parse().unwrap(), service.parse().unwrap());
         let driver = Nginx::new("lb".parse().unwrap(), settings, fleet.clone(), crate::support::OWNER.into());
-        driver.prepare(std::slice::from_ref(&name)).unwrap();
+        driver.prepare(std::slice::from_ref(&name)).await.unwrap();
         // With everything that a route can have.
         let a = Backend::start(1, 1).await;
         let full = sticky(with_rules(route(Slot::A, &[&a], &[], Bp::ZERO)));
@@ -490,7 +490,7 @@ async fn what_nobody_has_checked_is_put_back() {
         std::fs::write(h.path().join("own/shop.before"), before).unwrap();
         std::fs::write(&conf, format!("{first}\nno-such-directive;\n")).unwrap();
         if way == 0 {
-            h.proxy.prepare(&[service()]).unwrap();
+            h.proxy.prepare(&[service()]).await.unwrap();
         } else {
             h.apply(&route(Slot::A, &[&a], &[&b], Bp::ZERO), Direction::Back).await.unwrap();
         }

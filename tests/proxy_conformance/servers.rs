@@ -5,4 +5,5 @@ pub mod edge;
 pub mod envoy;
 pub mod haproxy;
 pub mod nginx;
+pub mod runner;
 pub mod traefik;

@@ -277,7 +277,7 @@ async fn a_foreign_owner_is_refused() {
         let error = other.apply(&[route(Slot::A, &[], &[], Bp::ZERO)], direction).await.unwrap_err();
         assert!(matches!(&error, ProxyError::Foreign(m) if m.as_str().contains(OWNER)), "{error:?}");
     }
-    assert!(matches!(other.prepare(&[service()]), Err(ProxyError::Foreign(_))));
+    assert!(matches!(other.prepare(&[service()]).await, Err(ProxyError::Foreign(_))));
     assert_eq!(ours(&h), before);
     h.settled(&mine).await;
 }
@@ -425,7 +425,7 @@ async fn a_service_is_there_before_its_first_release() {
     let web = route(Slot::A, &[&a], &[], Bp::ZERO);
     h.up(&web).await;
     let api: pilothouse::fleet::names::ServiceName = "api".parse().unwrap();
-    h.proxy.prepare(&[service(), api.clone()]).unwrap();
+    h.proxy.prepare(&[service(), api.clone()]).await.unwrap();
     let text =
         "http: { routers: { shop_api: { rule: 'Host(`api`)', priority: 100, entryPoints: [web] } } }\n";
     std::fs::write(h.path().join("own/api.yml"), text).unwrap();
@@ -464,7 +464,7 @@ async fn any_names_make_a_file_that_traefik_takes() {
         );
         std::fs::write(h.path().join(format!("own/{fleet}.yml")), text).unwrap();
         let driver = Traefik::new("lb".parse().unwrap(), settings(&h), fleet.clone(), OWNER.into());
-        driver.prepare(std::slice::from_ref(&name)).unwrap();
+        driver.prepare(std::slice::from_ref(&name)).await.unwrap();
         let mut full = sticky(with_rules(route(Slot::A, &[&a], &[], Bp::ZERO)));
         full.rules.push(visitors::rule(pilothouse::fleet::model::RuleBy::Header, "x-t", "{{ .x }} \"`\\ {{"));
         full.rules.sort();

@@ -15,6 +15,8 @@ use crate::text::Safe;
 /// A container that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
+    /// Its id, 64 hexadecimal digits.
+    pub id: String,
     /// Its name.
     pub name: Safe,
     /// The repository of its image, as it was started.
@@ -91,6 +93,7 @@ fn container(c: &ContainerInspectResponse, of_image: &[String]) -> Container {
     let mut env: Vec<String> = given.iter().filter(|line| !of_image.contains(line)).map(name).collect();
     env.sort();
     Container {
+        id: c.id.clone().unwrap_or_default(),
         name: Safe::new(c.name.as_deref().unwrap_or_default().trim_start_matches('/')),
         repository: Safe::new(repository),
         tag: tag.map(Safe::new),

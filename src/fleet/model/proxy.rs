@@ -14,6 +14,18 @@ pub struct Proxy {
     pub name: ProxyName,
     /// Which kind, and how it is reached.
     pub kind: ProxyKind,
+    /// The container that it runs in; `None` when it runs beside the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
+}
+
+/// A container that a proxy runs in. Nobody but the operator starts or stops it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// The socket of the Docker Engine that runs it, on this machine.
+    pub engine: PathBuf,
 }
 
 /// The kinds of proxies and their settings.
@@ -101,6 +113,11 @@ pub struct CaddySettings {
     pub binary: PathBuf,
     /// Where Caddy sends its log lines (to this port, of loopback's broadcast address), for numbers per version; optional.
     pub log: Option<SocketAddr>,
+}
+
+impl Container {
+    /// Where a Docker Engine listens unless somebody has changed that.
+    pub const SOCKET: &str = "/var/run/docker.sock";
 }
 
 /// Where the embedded proxy serves.

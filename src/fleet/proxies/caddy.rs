@@ -13,7 +13,7 @@ pub(super) const KIND: Kind = Kind {
     keys: Keys {
         header: "[proxies.NAME] of type caddy",
         schema: "/$defs/caddy/properties",
-        keys: &["type", "dir", "config", "admin", "status", "binary", "log"],
+        keys: &["type", "dir", "config", "admin", "status", "binary", "log", "container", "engine"],
     },
     read,
 };

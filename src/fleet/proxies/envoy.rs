@@ -13,7 +13,7 @@ pub(super) const KIND: Kind = Kind {
     keys: Keys {
         header: "[proxies.NAME] of type envoy",
         schema: "/$defs/envoy/properties",
-        keys: &["type", "dir", "admin", "log"],
+        keys: &["type", "dir", "admin", "log", "container", "engine"],
     },
     read,
 };

@@ -12,7 +12,7 @@ pub(super) const KIND: Kind = Kind {
     keys: Keys {
         header: "[proxies.NAME] of type haproxy",
         schema: "/$defs/haproxy/properties",
-        keys: &["type", "dir", "master_socket", "config", "binary", "log"],
+        keys: &["type", "dir", "master_socket", "config", "binary", "log", "container", "engine"],
     },
     read,
 };

@@ -11,7 +11,7 @@ pub(super) const KIND: Kind = Kind {
     keys: Keys {
         header: "[proxies.NAME] of type nginx",
         schema: "/$defs/nginx/properties",
-        keys: &["type", "dir", "config", "pid", "status", "binary", "log"],
+        keys: &["type", "dir", "config", "pid", "status", "binary", "log", "container", "engine"],
     },
     read,
 };
@@ -28,6 +28,12 @@ fn read(ctx: &mut Ctx<'_>, section: &Section<'_>) -> Option<ProxyKind> {
     }
     let config = path_or(ctx, section, "config", "/etc/nginx/nginx.conf");
     let pid = path_or(ctx, section, "pid", "/run/nginx.pid");
+    if let Some(written) = section.has("pid").then(|| section.filled(ctx, "pid")).flatten()
+        && section.has("container")
+    {
+        let message = format!("'pid'{} is of no use with 'container'", section.place());
+        ctx.error(&written.span, &message, "remove pid: nginx's master is found through the engine");
+    }
     let binary = program_or(ctx, section, "binary", "nginx");
     let status = loopback(ctx, section, "status");
     let log = if section.has("log") { Some(loopback(ctx, section, "log")) } else { None };

@@ -11,7 +11,7 @@ pub(super) const KIND: Kind = Kind {
     keys: Keys {
         header: "[proxies.NAME] of type traefik",
         schema: "/$defs/traefik/properties",
-        keys: &["type", "dir", "api"],
+        keys: &["type", "dir", "api", "container", "engine"],
     },
     read,
 };

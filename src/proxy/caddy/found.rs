@@ -27,5 +27,5 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
     if let Some(program) = program.filter(|p| *p != Path::new("/usr/bin/caddy")) {
         settings.push(Setting::path("binary", program, "what runs now"));
     }
-    Some(Found { kind: "caddy", pid: process.pid, settings, notes })
+    Some(Found { kind: "caddy", pid: process.pid, container: None, settings, notes })
 }

@@ -1,9 +1,9 @@
 //! What Caddy says: through our own server what it has loaded and where it would send a place, through its admin endpoint
 //! its whole configuration; and how it is told to load that anew.
 
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -85,19 +85,19 @@ impl Caddy {
     /// Tells Caddy to load the operator's configuration anew; it stays as it is when that is refused.
     pub(super) async fn reload(&self) -> Result<(), ProxyError> {
         let s = &self.settings;
-        let mut command = tokio::process::Command::new(&s.binary);
-        command.arg("reload").arg("--config").arg(&s.config).args(["--adapter", "caddyfile"]);
-        command.arg("--address").arg(s.admin.to_string()).kill_on_drop(true).stdin(Stdio::null());
-        let out = match timeout(RELOAD_DEADLINE, command.output()).await {
-            Ok(Ok(out)) => out,
-            Ok(Err(e)) => return Err(self.refused(&format!("cannot run {}: {e}", s.binary.display()))),
-            Err(_) => return Err(self.unknown("Caddy's reload did not end within 20 s")),
+        let admin = s.admin.to_string();
+        let args = [OsStr::new("reload"), OsStr::new("--config"), s.config.as_os_str()].into_iter();
+        let args = args.chain(["--adapter", "caddyfile", "--address", &admin].map(OsStr::new));
+        let args: Vec<&OsStr> = args.collect();
+        let out = match self.place.run(&s.binary, &args, RELOAD_DEADLINE).await {
+            Ok(out) => out,
+            Err(e) if e.begun => return Err(self.unknown(&e.why)),
+            Err(e) => return Err(self.refused(&e.why)),
         };
-        if out.status.success() {
+        if out.success {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&out.stderr);
-        let last = text.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no reason given");
+        let last = out.stderr.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no reason given");
         Err(self.refused(&format!("Caddy refuses its configuration, the old one stays: {last}")))
     }
 

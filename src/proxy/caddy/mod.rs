@@ -24,9 +24,10 @@ use tokio::time::Instant;
 pub use self::config::{options_line, server_line, site_line};
 pub(super) use self::found::found;
 use super::nothing;
+use super::place::Place;
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, sockets};
 pub use crate::fleet::model::CaddySettings as Settings;
-use crate::fleet::model::{Rule, Service};
+use crate::fleet::model::{Container, Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{
     EndpointReadback, EndpointState, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute,
@@ -72,6 +73,7 @@ pub struct Caddy {
     settings: Settings,
     fleet: FleetName,
     owner: String,
+    place: Place,
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
     known: Arc<std::sync::Mutex<Known>>,
@@ -109,7 +111,15 @@ impl Caddy {
     #[must_use]
     pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
         let log = LogPort::new(settings.log.map(config::heard_at));
-        Self { name, settings, fleet, owner, one: tokio::sync::Mutex::new(()), known: Arc::default(), log }
+        let (place, one) = (Place::new(name.clone(), None), tokio::sync::Mutex::new(()));
+        Self { name, settings, fleet, owner, place, one, known: Arc::default(), log }
+    }
+
+    /// The same for one that runs in a container.
+    #[must_use]
+    pub fn within(mut self, container: Option<&Container>) -> Self {
+        self.place = Place::new(self.name.clone(), container);
+        self
     }
 
     fn refused(&self, what: &str) -> ProxyError {
@@ -295,7 +305,7 @@ fn readback(
 
 #[async_trait]
 impl Proxy for Caddy {
-    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+    async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         self.check_owner()?;
         self.io(files::readable_dir(dir), "make", dir)?;
@@ -312,6 +322,7 @@ impl Proxy for Caddy {
         if let Some(why) = rules.iter().find_map(config::unfit) {
             return Err(self.refused(&why));
         }
+        self.place.sees(&self.settings.dir, true).await?;
         self.ask("/").await?;
         self.has_lines([service].into_iter()).await
     }
@@ -365,9 +376,14 @@ impl Proxy for Caddy {
         let (s, fleet) = (&self.settings, &self.fleet);
         let rendered = self.render(&BTreeMap::new())?;
         let loaded = generation == rendered.generation;
-        let looked = files::waiting_for_disk(|| match sockets::listener(s.status)? {
-            Some(uid) => sockets::connections(std::process::id(), &sockets::Whose::User(uid)).map(Some),
-            None => Ok(None),
+        let first = self.place.first().await?;
+        let looked = files::waiting_for_disk(|| match (first, sockets::listener(s.status)?) {
+            // Who is root in there is root here: its connections are told apart by process.
+            (Some(pid), Some(_)) => sockets::connections(pid, &sockets::of_family(pid)?).map(Some),
+            (None, Some(uid)) => {
+                sockets::connections(std::process::id(), &sockets::Whose::User(uid)).map(Some)
+            }
+            (_, None) => Ok(None),
         });
         let Some(connections) =
             looked.map_err(|e| self.unknown(&format!("cannot look at Caddy's connections: {e}")))?

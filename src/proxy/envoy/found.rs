@@ -11,5 +11,5 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
         Setting::text("dir", "/etc/envoy/pilothouse", "a directory for Pilothouse alone"),
         Setting::text("admin", "127.0.0.1:9901", "a guess: the address of 'admin' in its configuration"),
     ];
-    Some(Found { kind: "envoy", pid: process.pid, settings, notes: Vec::new() })
+    Some(Found { kind: "envoy", pid: process.pid, container: None, settings, notes: Vec::new() })
 }

@@ -35,9 +35,10 @@ use self::admin::{Admin, State};
 use self::config::Shares;
 pub(super) use self::found::found;
 pub use self::lines::{all_routes_line, clusters_line, log_line, place_line, routes_line};
+use super::place::Place;
 use super::{Advice, Direction, Proxy, ProxyError, advice, files};
 pub use crate::fleet::model::EnvoySettings as Settings;
-use crate::fleet::model::{Rule, Service};
+use crate::fleet::model::{Container, Rule, Service};
 use crate::fleet::names::{FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot};
 use crate::text::Safe;
@@ -68,6 +69,7 @@ pub struct Envoy {
     settings: Settings,
     fleet: FleetName,
     owner: String,
+    place: Place,
     admin: Admin,
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
@@ -125,6 +127,7 @@ impl Envoy {
     pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
         let admin = Admin(settings.admin);
         Self {
+            place: Place::new(name.clone(), None),
             name,
             settings,
             fleet,
@@ -135,6 +138,13 @@ impl Envoy {
             counts: Mutex::default(),
             log: Mutex::default(),
         }
+    }
+
+    /// The same for one that runs in a container.
+    #[must_use]
+    pub fn within(mut self, container: Option<&Container>) -> Self {
+        self.place = Place::new(self.name.clone(), container);
+        self
     }
 
     fn refused(&self, what: &str) -> ProxyError {
@@ -312,7 +322,7 @@ impl Envoy {
 
 #[async_trait]
 impl Proxy for Envoy {
-    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+    async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         self.check_owner()?;
         let mut all = self.filed()?;
         all.extend(services.iter().cloned());
@@ -332,6 +342,7 @@ impl Proxy for Envoy {
     }
 
     async fn can(&self, service: &ServiceName, _rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
+        self.place.sees(&self.settings.dir, false).await?;
         let listeners = self.admin.listeners().await.map_err(|e| self.unknown(&e))?;
         let routing = lines::routing(&listeners, &self.fleet, service);
         if routing.is_empty() {

@@ -35,5 +35,5 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
     if let Some(program) = program.filter(|p| *p != Path::new("/usr/sbin/haproxy")) {
         settings.push(Setting::path("binary", program, "what runs now"));
     }
-    Some(Found { kind: "haproxy", pid: process.pid, settings, notes })
+    Some(Found { kind: "haproxy", pid: process.pid, container: None, settings, notes })
 }

@@ -37,6 +37,7 @@ use self::lines::Lines;
 pub use self::lines::{frontend_line, frontend_lines};
 use self::parse::Proc;
 use self::worker::{Service, Worker};
+use super::place::Place;
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files};
 pub use crate::fleet::model::HaproxySettings as Settings;
 use crate::fleet::model::{self, Rule};
@@ -100,6 +101,7 @@ pub struct Haproxy {
     fleet: FleetName,
     owner: String,
     master: Master,
+    place: Place,
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
     counts: std::sync::Mutex<Accumulator>,
@@ -115,6 +117,7 @@ impl Haproxy {
         let master = Master { socket: settings.master_socket.clone() };
         let log = LogPort::new(settings.log);
         Self {
+            place: Place::new(name.clone(), None),
             name,
             settings,
             fleet,
@@ -125,6 +128,13 @@ impl Haproxy {
             log,
             told: std::sync::Mutex::default(),
         }
+    }
+
+    /// The same for one that runs in a container.
+    #[must_use]
+    pub fn within(mut self, container: Option<&model::Container>) -> Self {
+        self.place = Place::new(self.name.clone(), container);
+        self
     }
 
     fn refused(&self, what: &str) -> ProxyError {
@@ -407,7 +417,7 @@ fn swap(path: &Path, version: u32, want: &[(String, String)]) -> Vec<String> {
 
 #[async_trait]
 impl Proxy for Haproxy {
-    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+    async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         self.check_owner()?;
         let made = ensure_files(&self.settings.dir, &self.fleet, &self.owner, services);
         self.io(made, "make the files of", &self.settings.dir)
@@ -417,6 +427,7 @@ impl Proxy for Haproxy {
         if let (_, Some(why)) = config::rule_pairs(rules, "") {
             return Err(self.refused(&why));
         }
+        self.place.sees(&self.settings.dir, false).await?;
         let needs = Extras { rules: !rules.is_empty(), sticky };
         if needs == Extras::default() {
             return Ok(());

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::config::{self, Pairs, Place, Rendered};
 use super::{Haproxy, MODE};
-use crate::proxy::{self, ProxyError, files};
+use crate::proxy::place::CHECK_DEADLINE;
+use crate::proxy::{ProxyError, files};
 use crate::rollout::world::Route;
 
 impl Haproxy {
@@ -32,18 +33,18 @@ impl Haproxy {
 
     async fn check(&self, ours: &Path) -> Result<(), ProxyError> {
         let published = config::cfg_path(&self.settings.dir, &self.fleet);
-        let mut command = tokio::process::Command::new(&self.settings.binary);
-        command.arg("-c");
+        let mut args = vec![Path::new("-c")];
         // Ours is checked as it will be; loading the old one too would define everything twice.
         for file in self.settings.config.iter().filter(|f| **f != published && **f != self.settings.dir) {
-            command.arg("-f").arg(file);
+            args.extend([Path::new("-f"), file]);
         }
-        command.arg("-f").arg(ours);
-        let out = proxy::check(command, "-c").await.map_err(|e| self.refused(&e))?;
-        if out.status.success() {
+        args.extend([Path::new("-f"), ours]);
+        let check = self.place.run(&self.settings.binary, &args, CHECK_DEADLINE).await;
+        let out = check.map_err(|e| self.refused(&format!("{}; the old configuration stays", e.why)))?;
+        if out.success {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&out.stderr);
+        let text = out.stderr;
         let alerts: Vec<&str> = text.lines().filter(|l| l.contains("[ALERT]")).take(5).collect();
         Err(self.refused(&format!(
             "HAProxy refuses the new configuration, the old one stays: {}",

@@ -1,6 +1,5 @@
 //! An nginx that runs already: what the fleet file says of it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::proxy::found::{Found, Process, Setting, free};
@@ -12,7 +11,7 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
     let started = Process { args: words, ..process.clone() };
     let config =
         started.after("-c").next().map_or(PathBuf::from("/etc/nginx/nginx.conf"), |c| process.path(c));
-    let text = fs::read_to_string(&config).unwrap_or_default();
+    let text = process.read(&config);
     let pid = text.lines().find_map(|l| l.trim().strip_prefix("pid ")?.split(';').next().map(str::trim));
     let why =
         if pid.is_some() { "as its configuration has it" } else { "a guess: its configuration names none" };
@@ -32,5 +31,5 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
     if let Some(program) = program.filter(|p| *p != Path::new("/usr/sbin/nginx")) {
         settings.push(Setting::path("binary", program, "what runs now"));
     }
-    Some(Found { kind: "nginx", pid: process.pid, settings, notes: Vec::new() })
+    Some(Found { kind: "nginx", pid: process.pid, container: None, settings, notes: Vec::new() })
 }

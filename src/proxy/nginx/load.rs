@@ -1,10 +1,10 @@
 //! What there should be: the files, the check of nginx's whole configuration, and the reload.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +15,12 @@ use super::process::Worker;
 use super::shares::{self, Shares};
 use super::{MODE, NOBODY, Nginx, RELOAD_DEADLINE, config, cookie_line, http_line, location_line, process};
 use crate::fleet::names::ServiceName;
-use crate::proxy::{self, ProxyError, files, nothing};
+use crate::proxy::place::{CHECK_DEADLINE, Ended, NotEnded};
+use crate::proxy::{ProxyError, files, nothing};
 use crate::rollout::world::Route;
+
+/// Longest wait for nginx's check when the controller starts.
+const ACCEPT_DEADLINE: Duration = Duration::from_secs(2);
 
 impl Nginx {
     /// The configuration for these routes, and for every other service whose location the operator may have included:
@@ -121,25 +125,16 @@ impl Nginx {
     }
 
     /// Whether nginx would load its whole configuration as it is now.
-    pub(super) fn accepted(&self) -> bool {
-        let mut command = std::process::Command::new(&self.settings.binary);
-        command.arg("-t").arg("-c").arg(&self.settings.config);
-        let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let Ok(mut child) = quiet.spawn() else { return false };
-        let start = Instant::now();
-        loop {
-            match child.try_wait() {
-                Ok(Some(status)) => return status.success(),
-                Ok(None) if start.elapsed() < Duration::from_secs(2) => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                _ => {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return false;
-                }
-            }
-        }
+    pub(super) async fn accepted(&self) -> bool {
+        self.nginx("-t", ACCEPT_DEADLINE).await.is_ok_and(|ended| ended.success)
+    }
+
+    /// Runs nginx's program with an option, on the operator's configuration.
+    async fn nginx(&self, option: &str, deadline: Duration) -> Result<Ended, NotEnded> {
+        let s = &self.settings;
+        let args = [OsStr::new("-c"), s.config.as_os_str()].into_iter();
+        let args: Vec<&OsStr> = args.chain(option.split(' ').map(OsStr::new)).collect();
+        self.place.run(&s.binary, &args, deadline).await
     }
 
     /// Puts the shares of all services in force, each whatever becomes of the others.
@@ -166,18 +161,17 @@ impl Nginx {
 
     /// What nginx says of its whole configuration: the names of the files in it, and the text of those that are not ours.
     pub(super) async fn check(&self) -> Result<(BTreeSet<PathBuf>, String), ProxyError> {
-        let mut command = tokio::process::Command::new(&self.settings.binary);
-        command.arg("-T").arg("-c").arg(&self.settings.config);
-        let out = proxy::check(command, "-T").await.map_err(|e| self.refused(&e))?;
-        if !out.status.success() {
-            let text = String::from_utf8_lossy(&out.stderr);
+        let out = self.nginx("-T", CHECK_DEADLINE).await;
+        let out = out.map_err(|e| self.refused(&format!("{}; the old configuration stays", e.why)))?;
+        if !out.success {
+            let text = out.stderr;
             let fatal = |l: &&str| ["[emerg]", "[alert]", "[crit]"].iter().any(|level| l.contains(level));
             let lines: Vec<&str> = text.lines().filter(fatal).take(5).collect();
             let said = if lines.is_empty() { text.trim().to_owned() } else { lines.join("; ") };
             return Err(self.refused(&format!("nginx refuses its configuration, the old one stays: {said}")));
         }
         let (mut paths, mut theirs, mut ours) = (BTreeSet::new(), String::new(), false);
-        for line in String::from_utf8_lossy(&out.stdout).lines() {
+        for line in out.stdout.lines() {
             if let Some(path) = line.strip_prefix("# configuration file ").and_then(|l| l.strip_suffix(':')) {
                 ours = Path::new(path).starts_with(&self.settings.dir);
                 paths.insert(PathBuf::from(path));
@@ -239,7 +233,18 @@ impl Nginx {
     /// Reloads, and waits until every worker that takes connections has loaded this generation and is none of those
     /// `before`.
     async fn reload(&self, rendered: &Rendered, before: &[Worker]) -> Result<(), ProxyError> {
-        process::reload(self.workers()?.0).map_err(|e| self.refused(&e))?;
+        if self.place.is_container() {
+            // Its own program finds its master, whatever else runs in there.
+            let told = self.nginx("-s reload", CHECK_DEADLINE).await;
+            match told {
+                Ok(ended) if ended.success => {}
+                Ok(ended) => return Err(self.refused(&format!("nginx -s reload: {}", ended.stderr.trim()))),
+                Err(e) if e.begun => return Err(self.unknown(&e.why)),
+                Err(e) => return Err(self.refused(&e.why)),
+            }
+        } else {
+            process::reload(self.workers().await?.0).map_err(|e| self.refused(&e))?;
+        }
         let start = Instant::now();
         let mut last = "the old workers go on".to_owned();
         while start.elapsed() < RELOAD_DEADLINE {
@@ -271,7 +276,7 @@ impl Nginx {
             Ok(now) if !changed && now.has(&rendered.generation) => return Ok(()),
             Ok(now) => now.current.into_iter().map(|(w, _)| w).collect(),
             // Perhaps our server is what is missing.
-            Err(_) => self.workers().map(|(_, all)| all).unwrap_or_default(),
+            Err(_) => self.workers().await.map(|(_, all)| all).unwrap_or_default(),
         };
         if let Err(e) = self.check_lines(routes).await {
             self.recover()?;

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::process::Worker;
 use super::shares::{self, Shares};
 use super::{ASK_DEADLINE, Known, Nginx, Seen, TOGETHER, config, http_line, process};
-use crate::proxy::{ProxyError, files};
+use crate::proxy::{ProxyError, files, processes};
 use crate::rollout::world::{EndpointState, Route};
 use crate::text::Safe;
 
@@ -68,21 +68,33 @@ impl Nginx {
     }
 
     /// The master and all of its workers.
-    pub(super) fn workers(&self) -> Result<(u32, Vec<Worker>), ProxyError> {
-        let master = process::master(&self.settings.pid).map_err(|e| self.unknown(&e))?;
-        let workers = process::workers(master)
-            .map_err(|e| self.unknown(&format!("cannot look at nginx's workers: {e}")))?;
-        Ok((master, workers))
+    pub(super) async fn workers(&self) -> Result<(u32, Vec<Worker>), ProxyError> {
+        let master = self.master().await?;
+        Ok((master, self.workers_of(master)?))
+    }
+
+    fn workers_of(&self, master: u32) -> Result<Vec<Worker>, ProxyError> {
+        process::workers(master).map_err(|e| self.unknown(&format!("cannot look at nginx's workers: {e}")))
+    }
+
+    /// The master's process, as this machine numbers it.
+    async fn master(&self) -> Result<u32, ProxyError> {
+        let Some(first) = self.place.first().await? else {
+            return process::master(&self.settings.pid).map_err(|e| self.unknown(&e));
+        };
+        process::master_under(first).ok_or_else(|| {
+            self.unknown(&format!("no nginx master runs under process {first}, the first of its container"))
+        })
     }
 
     /// The workers, with what each has loaded. They answer as they like, so one that is not heard of is known by when it
     /// was started: with, or after, one that was.
     pub(super) async fn look(&self) -> Result<Look, ProxyError> {
         let mut heard = self.ask("/").await?;
-        let (master, mut workers) = self.workers()?;
+        let (master, mut workers) = self.workers().await?;
         for _ in 0..workers.len().clamp(1, 16) * 2 {
             let (pid, words) = &heard;
-            if let (Some(w), Some(generation)) = (workers.iter().find(|w| w.pid == *pid), words.first()) {
+            if let (Some(w), Some(generation)) = (workers.iter().find(|w| w.own == *pid), words.first()) {
                 self.known().loaded.insert((w.pid, w.started), generation.clone());
             }
             let all = |known: &Known| workers.iter().all(|w| w.leaving || known.loaded(w).is_some());
@@ -90,7 +102,7 @@ impl Nginx {
                 break;
             }
             heard = self.ask("/").await?;
-            workers = self.workers()?.1;
+            workers = self.workers_of(master)?;
         }
         self.no_other_master(master, heard.0)?;
         let mut known = self.known();
@@ -124,11 +136,15 @@ impl Nginx {
     /// While nginx's program is being replaced two masters have workers that take connections, and the old one's cannot be
     /// told anything: what they do is unknown.
     fn no_other_master(&self, master: u32, heard: u32) -> Result<(), ProxyError> {
+        // A container ends with its first process: nobody replaces a program there. And what it heard is a number of its own.
+        if self.place.is_container() {
+            return Ok(());
+        }
         let mut old = self.settings.pid.as_os_str().to_owned();
         old.push(".oldbin");
         let other = match process::master(Path::new(&old)) {
             Ok(other) if other != master => Some(other),
-            _ => process::parent(heard).filter(|parent| *parent != master),
+            _ => processes::parent(heard).filter(|parent| *parent != master),
         };
         match other {
             Some(other) => Err(self.unknown(&format!(

@@ -32,10 +32,11 @@ pub use self::config::{cookie_line, http_line, location_line};
 pub(super) use self::found::found;
 use self::process::Worker;
 use self::shares::Shares;
+use super::place::Place;
 use super::sockets::{self, Whose};
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, nothing};
 pub use crate::fleet::model::NginxSettings as Settings;
-use crate::fleet::model::{Rule, Service};
+use crate::fleet::model::{Container, Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute};
 use crate::text::Safe;
@@ -81,6 +82,7 @@ pub struct Nginx {
     settings: Settings,
     fleet: FleetName,
     owner: String,
+    place: Place,
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
     known: Arc<std::sync::Mutex<Known>>,
@@ -128,7 +130,15 @@ impl Nginx {
     #[must_use]
     pub fn new(name: ProxyName, settings: Settings, fleet: FleetName, owner: String) -> Self {
         let log = LogPort::new(settings.log);
-        Self { name, settings, fleet, owner, one: tokio::sync::Mutex::new(()), known: Arc::default(), log }
+        let (place, one) = (Place::new(name.clone(), None), tokio::sync::Mutex::new(()));
+        Self { name, settings, fleet, owner, place, one, known: Arc::default(), log }
+    }
+
+    /// The same for one that runs in a container.
+    #[must_use]
+    pub fn within(mut self, container: Option<&Container>) -> Self {
+        self.place = Place::new(self.name.clone(), container);
+        self
     }
 
     fn refused(&self, what: &str) -> ProxyError {
@@ -186,7 +196,7 @@ fn readback(route: &Route, shares: Option<Shares>, in_flight: &BTreeMap<SocketAd
 
 #[async_trait]
 impl Proxy for Nginx {
-    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+    async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         let there = self.check_owner()?;
         self.io(files::readable_dir(dir), "make", dir)?;
@@ -218,13 +228,14 @@ impl Proxy for Nginx {
         }
         // nginx may be started again at any moment: what is new must not keep it from that.
         self.publish(&files)?;
-        if self.accepted() { self.checked() } else { self.recover() }
+        if self.accepted().await { self.checked() } else { self.recover() }
     }
 
     async fn can(&self, service: &ServiceName, rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
         if let Some(why) = rules.iter().find_map(config::unfit) {
             return Err(self.refused(&why));
         }
+        self.place.sees(&self.settings.dir, true).await?;
         // A configuration that nginx would not load now, for whatever reason, is better known before a release.
         let (_, theirs) = self.check().await?;
         if sticky { self.cookie_is_told(service, &theirs) } else { Ok(()) }

@@ -6,11 +6,15 @@ use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::proxy::processes;
+
 /// A worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Worker {
     /// Its process.
     pub(super) pid: u32,
+    /// The same process as it numbers itself: in a container, another number.
+    pub(super) own: u32,
     /// When it was started, in the kernel's ticks (10 ms) since boot: with the pid, its identity.
     pub(super) started: u64,
     /// Whether it takes no new connections: it finishes what it has and ends.
@@ -24,17 +28,24 @@ pub(super) fn master(pid_file: &Path) -> Result<u32, String> {
     let text = fs::read_to_string(pid_file)
         .map_err(|e| format!("cannot read {}: {e}; does nginx run?", pid_file.display()))?;
     let pid = text.trim().parse().map_err(|_e| format!("{} holds no process id", pid_file.display()))?;
-    let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    if title.starts_with(b"nginx: master") {
+    if is_master(pid) {
         Ok(pid)
     } else {
         Err(format!("process {pid} of {} is no nginx master; does nginx run?", pid_file.display()))
     }
 }
 
-/// The parent of a process; `None` when it has ended.
-pub(super) fn parent(pid: u32) -> Option<u32> {
-    stat(pid).map(|(parent, _)| parent)
+/// Whether a process is a master.
+pub(super) fn is_master(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().starts_with(b"nginx: master")
+}
+
+/// The master among a process and its descendants: the first process of a container may be one that only starts others.
+pub(super) fn master_under(first: u32) -> Option<u32> {
+    if is_master(first) {
+        return Some(first);
+    }
+    processes::with_descendants(first).into_iter().find(|pid| is_master(*pid))
 }
 
 /// Tells the master to load its configuration.
@@ -49,25 +60,7 @@ pub(super) fn reload(master: u32) -> Result<(), String> {
 
 /// The workers of a master. What is not a worker (a cache manager, say) is left out, and so is one that ends meanwhile.
 pub(super) fn workers(master: u32) -> io::Result<Vec<Worker>> {
-    let path = format!("/proc/{master}/task/{master}/children");
-    let children = match fs::read_to_string(&path) {
-        Ok(text) => text.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect(),
-        // Not every kernel lists children.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => children(master)?,
-        Err(e) => return Err(e),
-    };
-    Ok(children.into_iter().filter_map(worker).collect())
-}
-
-fn children(master: u32) -> io::Result<Vec<u32>> {
-    let mut out = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let Some(pid) = entry?.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-        if stat(pid).is_some_and(|(parent, _)| parent == master) {
-            out.push(pid);
-        }
-    }
-    Ok(out)
+    Ok(processes::children(master)?.into_iter().filter_map(worker).collect())
 }
 
 fn worker(pid: u32) -> Option<Worker> {
@@ -75,22 +68,17 @@ fn worker(pid: u32) -> Option<Worker> {
     let title = String::from_utf8_lossy(&title);
     let state = title.strip_prefix("nginx: worker process")?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let uid = status.lines().find_map(|l| l.strip_prefix("Uid:"))?.split_ascii_whitespace().nth(1)?;
+    let line = |name: &str| status.lines().find_map(|l| l.strip_prefix(name));
+    let uid = line("Uid:")?.split_ascii_whitespace().nth(1)?;
+    // One number for each nested namespace; the innermost, its own, is the last.
+    let own = line("NSpid:").and_then(|l| l.split_ascii_whitespace().last()?.parse().ok());
     Some(Worker {
         pid,
-        started: stat(pid)?.1,
+        own: own.unwrap_or(pid),
+        started: processes::started(pid)?,
         leaving: state.contains("shutting down"),
         uid: uid.parse().ok()?,
     })
-}
-
-/// The parent of a process, and when it was started.
-fn stat(pid: u32) -> Option<(u32, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // Behind the name, which may hold anything: state, parent, ..., start (the 22nd of all).
-    let mut rest = stat.rsplit_once(") ")?.1.split_ascii_whitespace();
-    let parent = rest.nth(1)?.parse().ok()?;
-    Some((parent, rest.nth(17)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -106,8 +94,7 @@ mod tests {
         assert!(master(&file).unwrap_err().contains("is no nginx master"));
         fs::write(&file, "x").unwrap();
         assert!(master(&file).unwrap_err().contains("holds no process id"));
-        let (parent, started) = stat(std::process::id()).unwrap();
-        assert!(parent > 0 && started > 0);
         assert!(workers(std::process::id()).unwrap().is_empty());
+        assert_eq!(master_under(std::process::id()), None);
     }
 }

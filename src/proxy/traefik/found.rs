@@ -1,7 +1,5 @@
 //! A Traefik that runs already: what the fleet file says of it.
 
-use std::fs;
-
 use crate::proxy::found::{Found, Process, Setting, free};
 
 pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
@@ -14,7 +12,7 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
         inline.flatten().map(|(_, value)| value.to_owned())
     };
     let config = given("--configfile=").map(|file| process.path(&file));
-    let text = config.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
+    let text = config.map(|file| process.read(&file)).unwrap_or_default();
     // `directory: /etc/traefik/dynamic`, in YAML or TOML: the file provider has the only key of this name.
     let written = text.lines().find_map(|l| {
         let value = l.trim().strip_prefix("directory")?.trim_start().strip_prefix([':', '='])?;
@@ -37,5 +35,5 @@ pub(in crate::proxy) fn found(process: &Process) -> Option<Found> {
             "where its entry point 'pilothouse' is to listen; nothing else does now",
         ),
     ];
-    Some(Found { kind: "traefik", pid: process.pid, settings, notes })
+    Some(Found { kind: "traefik", pid: process.pid, container: None, settings, notes })
 }

@@ -29,9 +29,10 @@ use tokio::time::{Instant, sleep};
 
 pub(super) use self::found::found;
 use self::look::{Raw, Seen, of_file};
+use super::place::Place;
 use super::{Advice, Direction, Extras, Proxy, ProxyError, advice, files, nothing};
 pub use crate::fleet::model::TraefikSettings as Settings;
-use crate::fleet::model::{Rule, Service};
+use crate::fleet::model::{Container, Rule, Service};
 use crate::fleet::names::{Bp, FleetName, InstanceId, ProxyName, ServiceName};
 use crate::rollout::world::{EndpointReadback, Route, RouteReadback, Slot, SlotReadback, Slots, WorkerRoute};
 use crate::text::Safe;
@@ -105,6 +106,7 @@ pub struct Traefik {
     settings: Settings,
     fleet: FleetName,
     owner: String,
+    place: Place,
     http: Result<reqwest::Client, reqwest::Error>,
     /// One write at a time: it must not cross the reads of another that was decided on them.
     one: tokio::sync::Mutex<()>,
@@ -130,7 +132,15 @@ impl Traefik {
             .redirect(reqwest::redirect::Policy::none())
             .build();
         let (one, numbers) = (tokio::sync::Mutex::new(()), Mutex::default());
-        Self { name, settings, fleet, owner, http, one, numbers }
+        let place = Place::new(name.clone(), None);
+        Self { name, settings, fleet, owner, place, http, one, numbers }
+    }
+
+    /// The same for one that runs in a container.
+    #[must_use]
+    pub fn within(mut self, container: Option<&Container>) -> Self {
+        self.place = Place::new(self.name.clone(), container);
+        self
     }
 
     fn refused(&self, what: &str) -> ProxyError {
@@ -321,7 +331,7 @@ fn readback(seen: &Seen, in_flight: &BTreeMap<std::net::SocketAddr, u32>) -> Wor
 
 #[async_trait]
 impl Proxy for Traefik {
-    fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+    async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
         let before = self.own()?;
         let dir = &self.settings.dir;
         self.io(files::readable_dir(dir), "make", dir)?;
@@ -343,6 +353,7 @@ impl Proxy for Traefik {
         if let Some(why) = rules.iter().find_map(config::unfit) {
             return Err(self.refused(&why));
         }
+        self.place.sees(&self.settings.dir, false).await?;
         self.version().await?;
         self.router(&self.raw().await?, service)
     }

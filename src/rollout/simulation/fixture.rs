@@ -85,7 +85,10 @@ pub(crate) fn fleet_of(hosts: &[HostName], proxies: &[ProxyName], services: Vec<
     };
     let proxy = |name: &ProxyName| {
         let listen = "127.0.0.1:80".parse().unwrap();
-        (name.clone(), Proxy { name: name.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }) })
+        (
+            name.clone(),
+            Proxy { name: name.clone(), kind: ProxyKind::Edge(EdgeSettings { listen }), container: None },
+        )
     };
     Fleet {
         name: "shop".parse().unwrap(),

@@ -1,7 +1,7 @@
 //! A real Caddy.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,11 +9,12 @@ use pilothouse::fleet::names::FleetName;
 use pilothouse::proxy::Proxy as _;
 use pilothouse::proxy::caddy::{self, Caddy};
 
-use crate::support::{Harness, OWNER, Server, end, free_addr, service};
+use super::runner::Runner;
+use crate::support::{Harness, OWNER, Server, free_addr, service};
 
 struct Running {
     settings: caddy::Settings,
-    child: Option<Child>,
+    runner: Runner,
 }
 
 impl Harness {
@@ -24,8 +25,18 @@ impl Harness {
 
     /// One whose operator has other lines in the site; `SITE` is the file that Pilothouse makes.
     pub async fn caddy_with(site: &str) -> Option<Self> {
-        let binary = crate::require::program("caddy")?;
+        Self::caddy_by(site, Self::directory(), Runner::here()).await
+    }
+
+    /// One in a container.
+    pub async fn caddy_in_container() -> Option<Self> {
         let dir = Self::directory();
+        let runner = Runner::container(dir.path(), &crate::require::program("caddy")?).await?;
+        Self::caddy_by("import SITE", dir, runner).await
+    }
+
+    pub async fn caddy_by(site: &str, dir: tempfile::TempDir, runner: Runner) -> Option<Self> {
+        let binary = crate::require::program("caddy")?;
         let fleet: FleetName = "shop".parse().unwrap();
         let listen = free_addr();
         let settings = caddy::Settings {
@@ -47,9 +58,10 @@ impl Harness {
             port = listen.port(),
         );
         std::fs::write(&settings.config, text).unwrap();
-        let proxy = Arc::new(Caddy::new("front".parse().unwrap(), settings.clone(), fleet, OWNER.into()));
-        proxy.prepare(&[service()]).unwrap();
-        Some(Self::of(dir, listen, proxy, Running { settings, child: None }).await)
+        let driver = Caddy::new("front".parse().unwrap(), settings.clone(), fleet, OWNER.into());
+        let driver = driver.within(runner.settings().as_ref());
+        driver.prepare(&[service()]).await.unwrap();
+        Some(Self::of(dir, listen, Arc::new(driver), Running { settings, runner }).await)
     }
 }
 
@@ -57,7 +69,6 @@ impl Harness {
 fn command(binary: &PathBuf, dir: &Path) -> Command {
     let mut command = Command::new(binary);
     command.env("XDG_DATA_HOME", dir.join("data")).env("XDG_CONFIG_HOME", dir.join("config"));
-    command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
@@ -66,18 +77,20 @@ impl Server for Running {
     async fn start(&mut self, dir: &Path) {
         let mut command = command(&self.settings.binary, dir);
         command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&self.settings.config);
-        command.stderr(std::fs::File::create(dir.join("caddy.log")).unwrap());
-        self.child = Some(command.spawn().unwrap());
+        self.runner.start(command, &dir.join("caddy.log")).await;
     }
 
     fn stop(&mut self, _dir: &Path) {
-        end(&mut self.child);
+        self.runner.stop();
     }
 
     async fn reload(&self, h: &Harness) {
         let mut command = command(&self.settings.binary, h.path());
         command.args(["reload", "--adapter", "caddyfile", "--force", "--config"]).arg(&self.settings.config);
-        command.arg("--address").arg(self.settings.admin.to_string()).stderr(Stdio::null());
-        assert!(tokio::task::block_in_place(|| command.status()).unwrap().success());
+        command.arg("--address").arg(self.settings.admin.to_string());
+        match self.runner.is_container() {
+            true => self.runner.run(&command).await,
+            false => assert!(tokio::task::block_in_place(|| command.output()).unwrap().status.success()),
+        }
     }
 }

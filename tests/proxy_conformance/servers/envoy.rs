@@ -11,6 +11,7 @@ use pilothouse::fleet::names::FleetName;
 use pilothouse::proxy::Proxy as _;
 use pilothouse::proxy::envoy::{self, Envoy, Settings};
 
+use super::runner::Runner;
 use crate::operators;
 use crate::support::{Harness, OWNER, Server, end, free_addr, service};
 
@@ -18,6 +19,7 @@ struct Running {
     binary: PathBuf,
     /// The processes, the newest last, by the number of their hot restart.
     children: Mutex<Vec<Option<Child>>>,
+    container: Option<Runner>,
 }
 
 /// What an operator may have left out.
@@ -58,28 +60,50 @@ impl Harness {
     }
 
     pub async fn envoy_of(operator: &Operator) -> Option<Self> {
-        let binary = crate::require::program("envoy")?;
+        Self::envoy_by(operator, Self::directory(), None).await
+    }
+
+    /// One in a container, where no process can take another's place.
+    pub async fn envoy_in_container() -> Option<Self> {
         let dir = Self::directory();
+        let runner = Runner::container(dir.path(), &crate::require::program("envoy")?).await?;
+        Self::envoy_by(&Operator::ALL, dir, Some(runner)).await
+    }
+
+    pub async fn envoy_by(
+        operator: &Operator,
+        dir: tempfile::TempDir,
+        container: Option<Runner>,
+    ) -> Option<Self> {
+        let binary = crate::require::program("envoy")?;
         let settings = settings(dir.path(), free_addr());
         let listen = free_addr();
         std::fs::write(dir.path().join("admin"), settings.admin.to_string()).unwrap();
         std::fs::write(dir.path().join("op.yaml"), configuration(&settings, listen, operator)).unwrap();
         let fleet: FleetName = "shop".parse().unwrap();
-        let proxy = Arc::new(Envoy::new("front".parse().unwrap(), settings, fleet, OWNER.into()));
-        proxy.prepare(&[service()]).unwrap();
-        Some(Self::of(dir, listen, proxy, Running { binary, children: Mutex::default() }).await)
+        let driver = Envoy::new("front".parse().unwrap(), settings, fleet, OWNER.into());
+        let driver = driver.within(container.as_ref().and_then(Runner::settings).as_ref());
+        driver.prepare(&[service()]).await.unwrap();
+        let running = Running { binary, children: Mutex::default(), container };
+        Some(Self::of(dir, listen, Arc::new(driver), running).await)
     }
 }
 
 impl Running {
-    /// Starts one more; the one before it ends what it has, for two seconds at most.
-    fn spawn(&self, dir: &Path) {
-        let mut children = self.children.lock().unwrap();
-        let base = dir.join("base_id");
+    /// What every Envoy here is started with.
+    fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("-c").arg(dir.join("op.yaml")).args(["--concurrency", "2", "--log-level", "warning"]);
         command.arg("--log-path").arg(dir.join("envoy.log")).args(["--file-flush-interval-msec", "50"]);
         command.args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"]);
+        command
+    }
+
+    /// Starts one more; the one before it ends what it has, for two seconds at most.
+    fn spawn(&self, dir: &Path) {
+        let mut children = self.children.lock().unwrap();
+        let base = dir.join("base_id");
+        let mut command = self.command(dir);
         match children.len() {
             0 => command.arg("--use-dynamic-base-id").arg("--base-id-path").arg(&base),
             epoch => {
@@ -95,7 +119,14 @@ impl Running {
 #[async_trait]
 impl Server for Running {
     async fn start(&mut self, dir: &Path) {
-        self.spawn(dir);
+        let mut command = self.command(dir);
+        match &mut self.container {
+            Some(container) => {
+                command.arg("--use-dynamic-base-id");
+                container.start(command, &dir.join("envoy.out.log")).await;
+            }
+            None => self.spawn(dir),
+        }
         let admin = std::fs::read_to_string(dir.join("admin")).unwrap();
         let end = Instant::now() + Duration::from_secs(20);
         while tokio::net::TcpStream::connect(&admin).await.is_err() && Instant::now() < end {
@@ -104,6 +135,7 @@ impl Server for Running {
     }
 
     fn stop(&mut self, _dir: &Path) {
+        self.container.iter_mut().for_each(Runner::stop);
         self.children.lock().unwrap().drain(..).for_each(|mut child| end(&mut child));
     }
 

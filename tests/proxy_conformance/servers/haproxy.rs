@@ -1,7 +1,7 @@
 //! A real HAProxy.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,12 @@ use pilothouse::proxy::Extras;
 use pilothouse::proxy::haproxy::{Haproxy, Settings, ensure_files, frontend_lines};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::support::{Harness, OWNER, Server, end, free_addr, service};
+use super::runner::Runner;
+use crate::support::{Harness, OWNER, Server, free_addr, service};
 
 struct Running {
     binary: PathBuf,
-    child: Option<Child>,
+    runner: Runner,
 }
 
 impl Harness {
@@ -31,8 +32,23 @@ impl Harness {
 
     /// One whose operator has more lines in their `defaults`.
     pub async fn haproxy_of(extras: Extras, defaults: &str) -> Option<Self> {
-        let binary = crate::require::program("haproxy")?;
+        Self::haproxy_by(extras, defaults, Self::directory(), Runner::here()).await
+    }
+
+    /// One in a container.
+    pub async fn haproxy_in_container() -> Option<Self> {
         let dir = Self::directory();
+        let runner = Runner::container(dir.path(), &crate::require::program("haproxy")?).await?;
+        Self::haproxy_by(Extras::ALL, "", dir, runner).await
+    }
+
+    pub async fn haproxy_by(
+        extras: Extras,
+        defaults: &str,
+        dir: tempfile::TempDir,
+        runner: Runner,
+    ) -> Option<Self> {
+        let binary = crate::require::program("haproxy")?;
         let fleet: FleetName = "shop".parse().unwrap();
         let listen = free_addr();
         let own = dir.path().join("own");
@@ -53,8 +69,9 @@ impl Harness {
             binary: binary.clone(),
             log: Some(log),
         };
-        let proxy = Arc::new(Haproxy::new("edge-lb".parse().unwrap(), settings, fleet, OWNER.into()));
-        Some(Self::of(dir, listen, proxy, Running { binary, child: None }).await)
+        let driver = Haproxy::new("edge-lb".parse().unwrap(), settings, fleet, OWNER.into());
+        let driver = driver.within(runner.settings().as_ref());
+        Some(Self::of(dir, listen, Arc::new(driver), Running { binary, runner }).await)
     }
 
     pub fn cfg(&self) -> PathBuf {
@@ -79,16 +96,14 @@ impl Harness {
 #[async_trait]
 impl Server for Running {
     async fn start(&mut self, dir: &Path) {
-        let log = std::fs::File::create(dir.join("haproxy.log")).unwrap();
         let mut command = Command::new(&self.binary);
         command.args(["-W", "-db", "-S"]).arg(dir.join("m.sock"));
         command.arg("-f").arg(dir.join("op.cfg")).arg("-f").arg(dir.join("own/shop.cfg"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.runner.start(command, &dir.join("haproxy.log")).await;
     }
 
     fn stop(&mut self, _dir: &Path) {
-        end(&mut self.child);
+        self.runner.stop();
     }
 
     async fn reload(&self, h: &Harness) {

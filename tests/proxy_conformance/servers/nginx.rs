@@ -1,7 +1,7 @@
 //! A real nginx.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,13 @@ use pilothouse::proxy::Proxy as _;
 use pilothouse::proxy::nginx::{self, Nginx};
 use pilothouse::rollout::world::RouteReadback;
 
-use crate::support::{Harness, OWNER, Server, end, free_addr, service};
+use super::runner::Runner;
+use crate::support::{Harness, OWNER, Server, free_addr, service};
 
 struct Running {
     binary: PathBuf,
-    child: Option<Child>,
+    config: PathBuf,
+    runner: Runner,
 }
 
 impl Harness {
@@ -26,9 +28,18 @@ impl Harness {
 
     /// One whose operator may have left out the line for visitors' places, and has more lines in the `http` block.
     pub async fn nginx_of(cookie: bool, http: &str) -> Option<Self> {
-        let binary = crate::require::program("nginx")?;
-        // The workers run as another user.
+        Self::nginx_by(cookie, http, Self::directory(), Runner::here()).await
+    }
+
+    /// One in a container, whose first process is a shell that has started it.
+    pub async fn nginx_in_container() -> Option<Self> {
         let dir = Self::directory();
+        let runner = Runner::container(dir.path(), &crate::require::program("nginx")?).await?;
+        Self::nginx_by(true, "client_header_timeout 2s;", dir, runner.with(|c| c.wrapped = true)).await
+    }
+
+    pub async fn nginx_by(cookie: bool, http: &str, dir: tempfile::TempDir, runner: Runner) -> Option<Self> {
+        let binary = crate::require::program("nginx")?;
         let fleet: FleetName = "shop".parse().unwrap();
         let (listen, at) = (free_addr(), dir.path().display());
         let settings = nginx::Settings {
@@ -50,9 +61,11 @@ impl Harness {
             nginx::location_line(&settings.dir, &fleet, &service()),
         );
         std::fs::write(&settings.config, text).unwrap();
-        let proxy = Arc::new(Nginx::new("front".parse().unwrap(), settings, fleet, OWNER.into()));
-        proxy.prepare(&[service()]).unwrap();
-        Some(Self::of(dir, listen, proxy, Running { binary, child: None }).await)
+        let config = settings.config.clone();
+        let driver = Nginx::new("front".parse().unwrap(), settings, fleet, OWNER.into());
+        let driver = driver.within(runner.settings().as_ref());
+        driver.prepare(&[service()]).await.unwrap();
+        Some(Self::of(dir, listen, Arc::new(driver), Running { binary, config, runner }).await)
     }
 }
 
@@ -60,23 +73,25 @@ impl Harness {
 impl Server for Running {
     async fn start(&mut self, dir: &Path) {
         let mut command = Command::new(&self.binary);
-        command.arg("-c").arg(dir.join("op.conf"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.child = Some(command.spawn().unwrap());
+        command.arg("-c").arg(&self.config);
+        self.runner.start(command, &dir.join("nginx.out.log")).await;
     }
 
     fn stop(&mut self, _dir: &Path) {
-        end(&mut self.child);
+        self.runner.stop();
     }
 
     async fn reload(&self, h: &Harness) {
-        let master = self.child.as_ref().unwrap();
         let pids = |back: &RouteReadback| -> Vec<String> {
             back.workers.iter().flat_map(|w| w.worker.split(' ').map(str::to_owned)).collect()
         };
         let before = pids(&h.read().await);
-        let pid = rustix::process::Pid::from_child(master);
-        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+        let mut command = Command::new(&self.binary);
+        command.args(["-s", "reload", "-c"]).arg(&self.config);
+        match self.runner.is_container() {
+            true => self.runner.run(&command).await,
+            false => assert!(tokio::task::block_in_place(|| command.status()).unwrap().success()),
+        }
         let end = Instant::now() + Duration::from_secs(20);
         loop {
             assert!(Instant::now() < end, "no new worker");

@@ -1,7 +1,7 @@
 //! A real Traefik.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -11,12 +11,13 @@ use pilothouse::fleet::names::FleetName;
 use pilothouse::proxy::Proxy as _;
 use pilothouse::proxy::traefik::{self, Settings, Traefik};
 
-use crate::support::{Harness, OWNER, Server, client, end, free_addr, get, service};
+use super::runner::Runner;
+use crate::support::{Harness, OWNER, Server, client, free_addr, get, service};
 use crate::traefik_files;
 
 struct Running {
     binary: PathBuf,
-    child: Option<Child>,
+    runner: Runner,
     settings: Settings,
     reloads: AtomicU32,
 }
@@ -29,8 +30,23 @@ impl Harness {
 
     /// One whose operator may have left out the router, and has it wait this long between two changes.
     pub async fn traefik_of(router: bool, throttle: &str) -> Option<Self> {
-        let binary = crate::require::program("traefik")?;
+        Self::traefik_by(router, throttle, Self::directory(), Runner::here()).await
+    }
+
+    /// One in a container.
+    pub async fn traefik_in_container() -> Option<Self> {
         let dir = Self::directory();
+        let runner = Runner::container(dir.path(), &crate::require::program("traefik")?).await?;
+        Self::traefik_by(true, "10ms", dir, runner).await
+    }
+
+    pub async fn traefik_by(
+        router: bool,
+        throttle: &str,
+        dir: tempfile::TempDir,
+        runner: Runner,
+    ) -> Option<Self> {
+        let binary = crate::require::program("traefik")?;
         let fleet: FleetName = "shop".parse().unwrap();
         let listen = free_addr();
         let settings = Settings { dir: dir.path().join("own"), api: free_addr() };
@@ -40,8 +56,9 @@ impl Harness {
             write_router(&settings.dir, &fleet);
         }
         let driver = Traefik::new("front".parse().unwrap(), settings.clone(), fleet, OWNER.into());
-        driver.prepare(&[service()]).unwrap();
-        let running = Running { binary, child: None, settings, reloads: AtomicU32::new(0) };
+        let driver = driver.within(runner.settings().as_ref());
+        driver.prepare(&[service()]).await.unwrap();
+        let running = Running { binary, runner, settings, reloads: AtomicU32::new(0) };
         Some(Self::of(dir, listen, Arc::new(driver), running).await)
     }
 }
@@ -55,14 +72,12 @@ pub fn write_router(dir: &Path, fleet: &FleetName) {
 #[async_trait]
 impl Server for Running {
     async fn start(&mut self, dir: &Path) {
-        let log =
-            std::fs::OpenOptions::new().create(true).append(true).open(dir.join("traefik.log")).unwrap();
         let mut command = Command::new(&self.binary);
         command.arg(format!("--configFile={}", dir.join("traefik.yml").display())).current_dir(dir);
-        command.stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);
-        let child = command.spawn().unwrap();
-        std::fs::write(dir.join("traefik.pid"), child.id().to_string()).unwrap();
-        self.child = Some(child);
+        self.runner.start(command, &dir.join("traefik.log")).await;
+        if let Some(pid) = self.runner.pid() {
+            std::fs::write(dir.join("traefik.pid"), pid.to_string()).unwrap();
+        }
         // It listens before it has read what it shall do.
         let url = "/api/version";
         let end = Instant::now() + Duration::from_secs(20);
@@ -73,7 +88,7 @@ impl Server for Running {
     }
 
     fn stop(&mut self, _dir: &Path) {
-        end(&mut self.child);
+        self.runner.stop();
     }
 
     async fn reload(&self, _h: &Harness) {
