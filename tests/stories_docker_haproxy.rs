@@ -29,28 +29,9 @@ fn world(test: &str, setup: &Setup) -> Option<World> {
 }
 
 #[test]
-fn a_canary_loses_nothing_and_keeps_its_shares() {
-    let Some(world) = world("canary", &Setup::default()) else { return };
-    stories::canary(&world);
-}
-
-#[test]
-fn an_abort_sends_everything_back_and_leaves_nothing() {
-    let Some(world) = world("abort", &Setup::default()) else { return };
-    stories::abort(&world);
-}
-
-#[test]
 fn scenario_1_a_controller_killed_in_each_phase_goes_on() {
     let Some(world) = world("killed", &stories::timed()) else { return };
     stories::killed_in_each_phase(&world);
-}
-
-#[test]
-fn scenario_17_bad_candidates_go_by_themselves() {
-    let setup = Setup { progress_deadline: "4s", ..stories::timed() };
-    let Some(world) = world("bad candidates", &setup) else { return };
-    stories::bad_candidates(&world);
 }
 
 #[test]
@@ -73,16 +54,6 @@ fn scenario_35_a_secret_is_nowhere_but_in_the_application() {
     stories::secret_stays_secret(&world, &secret);
 }
 
-/// A rollout of 1.1.0 that stands at 25 %.
-fn at_a_quarter(world: &World) {
-    world.image("1.1.0");
-    stories::up(world);
-    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
-    world.wait_for_share("1.1.0", 5);
-    world.ok(&["promote", "web"]);
-    world.wait_for_share("1.1.0", 25);
-}
-
 /// The pid of HAProxy's worker that takes connections.
 fn worker(world: &World) -> Option<String> {
     let procs = world.haproxy_says("show proc");
@@ -90,18 +61,14 @@ fn worker(world: &World) -> Option<String> {
     current.split_ascii_whitespace().next().map(str::to_owned)
 }
 
-fn has_event(world: &World, kind: &str) -> bool {
-    world.events().iter().any(|e| e.starts_with(kind))
-}
-
 #[test]
 fn scenario_10_a_reload_and_a_restart_of_haproxy_keep_the_share() {
     let Some(mut world) = world("reload", &Setup::default()) else { return };
-    at_a_quarter(&world);
+    stories::at_a_quarter(&world);
     let load = stories::Outside::start(&world);
     for _ in 0..4 {
         let before = worker(&world);
-        world.reload_haproxy();
+        world.reload_proxy();
         world.wait("a new worker", || worker(&world).filter(|w| Some(w) != before.as_ref()));
         // Also before anybody looked: what the files say is what was set.
         world.wait_for_share("1.1.0", 25);
@@ -109,29 +76,14 @@ fn scenario_10_a_reload_and_a_restart_of_haproxy_keep_the_share() {
     }
     load.assert_nothing_failed("4 reloads in mid-canary");
 
-    world.stop_haproxy();
-    world.wait_for_status("1.1.0", "frozen");
-    assert!(has_event(&world, "proxy_lost"), "{:#?}", world.events());
-    let weight = world.status()["services"][0]["revisions"][1]["actual_weight"].clone();
-    assert!(weight.is_null(), "what cannot be read back is not known: {weight}");
-    world.start_haproxy();
-    world.wait_for_share("1.1.0", 25);
-    world.wait_for_status("1.1.0", "running");
-    assert!(has_event(&world, "proxy_back"), "{:#?}", world.events());
-    let load = Load::start(world.listen, 6);
-    let (share, requests) = stories::share(&world, "1.1.0", 4_000);
-    eprintln!("MEASURED after the restart: 25 % set, {share:.2} % of {requests}");
-    assert!((share - 25.0).abs() < 3.0, "{share} % of {requests}");
-    assert_eq!(load.finish().failed, 0);
-    world.ok(&["abort", "web", "--wait"]);
-    world.assert_no_orphan();
+    stories::proxy_restarts(&mut world);
 }
 
 #[test]
 fn a_share_that_is_changed_by_hand_is_put_right() {
     let Some(world) = world("by hand", &Setup::default()) else { return };
-    at_a_quarter(&world);
-    assert!(!has_event(&world, "proxy_differs"));
+    stories::at_a_quarter(&world);
+    assert!(!stories::has_event(&world, "proxy_differs"));
     let worker = worker(&world).unwrap();
     let map = world.path().join("own").join(format!("{}_web.map", world.fleet));
     let entries = world.haproxy_says(&format!("@!{worker} show map {}", map.display()));
@@ -149,7 +101,7 @@ fn a_share_that_is_changed_by_hand_is_put_right() {
     }
     let began = Instant::now();
     assert!(changed > 0, "{entries}");
-    world.wait("the event", || has_event(&world, "proxy_differs").then_some(()));
+    world.wait("the event", || stories::has_event(&world, "proxy_differs").then_some(()));
     world.wait_for_share("1.1.0", 25);
     eprintln!("MEASURED change by hand: put right after {} ms", began.elapsed().as_millis());
     let entries = world.haproxy_says(&format!("@!{worker} show map {}", map.display()));
@@ -180,19 +132,13 @@ fn scenario_12_a_release_that_the_proxy_cannot_follow_is_refused() {
     assert_eq!(world.events().len(), before, "{:#?}", world.events());
 
     // With the line that was named it goes through.
-    world.stop_haproxy();
+    world.stop_proxy();
     world.extras = Extras::ALL;
-    world.start_haproxy();
+    world.start_proxy();
     world.ok(&["plan", "web", "1.1.0"]);
     world.ok(&["deploy", "web", "1.1.0"]);
     assert_eq!(world.status()["services"][0]["stable"]["version"], "1.1.0");
     world.assert_no_orphan();
-}
-
-#[test]
-fn scenario_40_a_proxy_that_cannot_be_asked_is_not_healthy_by_silence() {
-    let Some(world) = world("metrics vanish", &stories::watched()) else { return };
-    stories::metrics_vanish(&world);
 }
 
 #[test]
@@ -223,7 +169,7 @@ fn scenario_7_and_26_a_docker_that_hangs_freezes_and_never_keeps_an_abort() {
     let Some(dockerd) = dockerd::Dockerd::start("docker hangs") else { return };
     let setup = Setup { docker: Some(dockerd.socket()), ..Setup::default() };
     let Some(world) = world("docker hangs", &setup) else { return };
-    at_a_quarter(&world);
+    stories::at_a_quarter(&world);
     let load = Load::start(world.listen, 3);
     let hung = dockerd.hang();
     let began = Instant::now();
@@ -232,7 +178,7 @@ fn scenario_7_and_26_a_docker_that_hangs_freezes_and_never_keeps_an_abort() {
     // The proxy goes on serving both.
     let before = load.of("1.1.0").unwrap().0;
     world.wait("the candidate still serves", || (load.of("1.1.0")?.0 > before).then_some(()));
-    assert!(has_event(&world, "host_lost"), "{:#?}", world.events());
+    assert!(stories::has_event(&world, "host_lost"), "{:#?}", world.events());
 
     let pressed = Instant::now();
     let mut abort = world.spawn(&["abort", "web", "--wait"]);
@@ -288,7 +234,7 @@ fn scenario_14_reloads_all_the_time_neither_stop_a_rollout_nor_lose_a_request() 
     let began = Instant::now();
     let mut reloads = 0;
     while deploy.child.try_wait().unwrap().is_none() && began.elapsed() < LONG {
-        world.reload_haproxy();
+        world.reload_proxy();
         reloads += 1;
         std::thread::sleep(Duration::from_millis(700));
     }
@@ -332,7 +278,7 @@ fn scenario_9_a_docker_that_dies_and_comes_back_in_mid_canary_costs_nothing() {
     let Some(mut dockerd) = dockerd::Dockerd::start("docker dies") else { return };
     let setup = Setup { docker: Some(dockerd.socket()), by_container_address: true, ..Setup::default() };
     let Some(world) = world("docker dies", &setup) else { return };
-    at_a_quarter(&world);
+    stories::at_a_quarter(&world);
     let load = Load::start(world.listen, 3);
     dockerd.kill();
     let began = Instant::now();

@@ -25,28 +25,9 @@ fn world(test: &str, setup: &Setup) -> Option<World> {
 }
 
 #[test]
-fn a_canary_loses_nothing_and_keeps_its_shares() {
-    let Some(world) = world("canary", &Setup::default()) else { return };
-    stories::canary(&world);
-}
-
-#[test]
-fn an_abort_sends_everything_back_and_leaves_nothing() {
-    let Some(world) = world("abort", &Setup::default()) else { return };
-    stories::abort(&world);
-}
-
-#[test]
 fn scenario_1_a_controller_killed_in_each_phase_goes_on() {
     let Some(world) = world("killed", &stories::timed()) else { return };
     stories::killed_in_each_phase(&world);
-}
-
-#[test]
-fn scenario_17_bad_candidates_go_by_themselves() {
-    let setup = Setup { progress_deadline: "4s", ..stories::timed() };
-    let Some(world) = world("bad candidates", &setup) else { return };
-    stories::bad_candidates(&world);
 }
 
 #[test]
@@ -84,11 +65,7 @@ fn a_rollback_is_instant_while_warm_and_works_when_cold() {
 #[test]
 fn scenario_10_an_edge_that_is_killed_comes_back_with_its_share() {
     let Some(world) = world("edge killed", &Setup::default()) else { return };
-    stories::up(&world);
-    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
-    world.wait_for_share("1.1.0", 5);
-    world.ok(&["promote", "web"]);
-    world.wait_for_share("1.1.0", 25);
+    stories::at_a_quarter(&world);
     let edge = || {
         let is_edge = |pid: &u32| {
             std::fs::read(format!("/proc/{pid}/cmdline"))
@@ -111,12 +88,6 @@ fn scenario_10_an_edge_that_is_killed_comes_back_with_its_share() {
     world.wait_for_share("1.1.0", 50);
     world.ok(&["abort", "web", "--wait"]);
     world.assert_no_orphan();
-}
-
-#[test]
-fn scenario_40_a_proxy_that_cannot_be_asked_is_not_healthy_by_silence() {
-    let Some(world) = world("metrics vanish", &stories::watched()) else { return };
-    stories::metrics_vanish(&world);
 }
 
 #[test]

@@ -114,45 +114,23 @@ fn killed(world: &World, what: &str) {
     world.assert_no_orphan();
 }
 
-macro_rules! on_both {
-    ($($name:ident($strategy:expr))*) => {
-        mod process_edge {
+/// A proxy, and what is told behind it.
+macro_rules! behind {
+    ($proxy:ident, $backends:ident: $($name:ident($strategy:expr))*) => {
+        mod $proxy {
             use super::*;
             $(#[test]
             fn $name() {
-                let Some(world) = World::new(stringify!($name), Backends::ProcessEdge, &setup($strategy)) else { return };
-                super::$name(&world, concat!("processes, edge: ", stringify!($name)));
-            })*
-        }
-        mod docker_haproxy {
-            use super::*;
-            $(#[test]
-            fn $name() {
-                let Some(world) = World::new(stringify!($name), Backends::DockerHaproxy, &setup($strategy)) else { return };
-                super::$name(&world, concat!("Docker, HAProxy: ", stringify!($name)));
+                let Some(world) = World::new(stringify!($name), Backends::$backends, &setup($strategy)) else { return };
+                super::$name(&world, concat!(stringify!($proxy), ": ", stringify!($name)));
             })*
         }
     };
 }
 
-mod process_nginx {
-    use super::*;
-
-    #[test]
-    fn failing() {
-        let Some(world) = World::new("failing", Backends::ProcessNginx, &setup(CANARY)) else { return };
-        super::failing(&world, "processes, nginx: failing");
-    }
-
-    #[test]
-    fn quiet() {
-        let Some(world) = World::new("quiet", Backends::ProcessNginx, &setup(HASTY)) else { return };
-        super::quiet(&world, "processes, nginx: quiet");
-    }
-}
-
-on_both! {
-    failing(CANARY)
-    quiet(HASTY)
-    killed(STRICT)
-}
+behind!(haproxy, DockerHaproxy: failing(CANARY) quiet(HASTY) killed(STRICT));
+behind!(nginx, ProcessNginx: failing(CANARY) quiet(HASTY));
+behind!(caddy, ProcessCaddy: failing(CANARY) quiet(HASTY));
+behind!(traefik, ProcessTraefik: failing(CANARY) quiet(HASTY));
+behind!(envoy, ProcessEnvoy: failing(CANARY) quiet(HASTY));
+behind!(edge, ProcessEdge: failing(CANARY) quiet(HASTY) killed(STRICT));

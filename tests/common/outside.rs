@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -178,11 +177,7 @@ impl World {
                 };
                 list.iter().map(|(_, c)| (id(c), runs(c))).collect()
             }
-            Backends::ProcessEdge
-            | Backends::ProcessNginx
-            | Backends::ProcessTraefik
-            | Backends::ProcessEnvoy
-            | Backends::ProcessCaddy => {
+            _ => {
                 let mut found = BTreeMap::new();
                 for host in std::fs::read_dir(self.state_dir().join("hosts")).into_iter().flatten().flatten()
                 {
@@ -222,38 +217,6 @@ impl World {
             services.iter().flat_map(|s| s["revisions"].as_array().cloned().unwrap_or_default()).collect();
         let instances = revisions.iter().flat_map(|r| r["instances"].as_array().cloned().unwrap_or_default());
         instances.map(|i| i["id"].as_str().unwrap_or_default().to_owned()).collect()
-    }
-
-    /// Starts Envoy as an operator does, with a configuration of their own.
-    pub(super) fn start_envoy(&mut self) {
-        use pilothouse::proxy::envoy;
-        std::fs::set_permissions(self.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let (fleet, own) = (self.fleet.parse().unwrap(), self.path().join("own"));
-        let text = crate::common::operators::envoy(
-            format!("{}.101:9901", self.net).parse().unwrap(),
-            &envoy::clusters_line(&own, &fleet),
-            &crate::common::operators::envoy_listener(
-                self.listen,
-                &envoy::routes_line(&own, &fleet, &"web".parse().unwrap()),
-                &envoy::log_line(&self.path().join("access.log")),
-                &envoy::place_line(),
-            ),
-        );
-        std::fs::write(self.path().join("op.yaml"), text).unwrap();
-        let (binary, child) = self.server.as_mut().expect("a world with Envoy");
-        let mut command = Command::new(&*binary);
-        command.arg("-c").arg(self.dir.path().join("op.yaml")).args(["--concurrency", "2"]);
-        command.args([
-            "--use-dynamic-base-id",
-            "--log-level",
-            "warning",
-            "--file-flush-interval-msec",
-            "200",
-        ]);
-        command.arg("--log-path").arg(self.dir.path().join("envoy.log"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        *child = Some(command.spawn().unwrap());
-        self.wait("Envoy listens", || TcpStream::connect(self.listen).ok());
     }
 
     /// Scenario 27: what the engine has is what status shows.
@@ -322,7 +285,7 @@ impl World {
             }
         }
         eprintln!("engine has {:?}", self.there());
-        for file in ["state/controller.log", "haproxy.log"] {
+        for file in ["state/controller.log", "proxy.log"] {
             let text = std::fs::read_to_string(self.path().join(file)).unwrap_or_default();
             let from = text.len().saturating_sub(3000);
             eprintln!("--- {file}\n{}", text.get(from..).unwrap_or_default());

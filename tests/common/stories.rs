@@ -2,13 +2,15 @@
 //! names of the tests that tell them.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::load::{Load, Report, Wrk};
-use crate::world::{Backends, LONG, Setup, World, kill};
+use crate::world::{LONG, Setup, World, kill};
 
 /// Requests counted at a step, so that two points are four standard deviations of a fair dice.
 fn enough(percent: f64) -> u64 {
@@ -29,7 +31,7 @@ impl Outside {
         let wrk =
             crate::common::require::program("wrk").map(|b| Wrk::start(&b, world.path(), world.listen, 12));
         let own = Load::start(world.listen, if wrk.is_some() { 2 } else { 6 });
-        Self { wrk, own, closes: world.backends == Backends::ProcessNginx }
+        Self { wrk, own, closes: world.backends.closes_connections() }
     }
 
     /// Ends the load; nothing may have failed.
@@ -39,17 +41,17 @@ impl Outside {
             reports.iter().fold((0, 0), |(n, f), r| (n + r.requests, f + r.failed));
         eprintln!("MEASURED {what}: {failed} of {requests} requests failed");
         assert!(requests > 0);
-        if self.closes {
-            // At most one for each connection and reload: a release and its way back are four sets of instances.
-            let closed = |how: &String| how.contains(" read") || how.contains("on a kept connection");
-            assert!(
-                failed <= 14 * 4 && reports.iter().flat_map(|r| &r.how).all(closed),
-                "{what}: {reports:?}"
-            );
-            return;
-        }
-        assert_eq!(failed, 0, "{what}: {reports:?}");
+        // A release and its way back are four sets of instances, and each may be a reload.
+        assert_only_closed(&reports, if self.closes { 14 * 4 } else { 0 }, what);
     }
+}
+
+/// That nothing failed, but for at most `closed` requests that met a connection which a reload was just closing.
+fn assert_only_closed(reports: &[Report], closed: u64, what: &str) {
+    let failed: u64 = reports.iter().map(|r| r.failed).sum();
+    let met_closed = |how: &String| how.contains(" read") || how.contains("on a kept connection");
+    let right = failed <= closed && reports.iter().flat_map(|r| &r.how).all(met_closed);
+    assert!(right, "{what}: {reports:?}");
 }
 
 fn revision(status: &Value, version: &str) -> Value {
@@ -414,9 +416,141 @@ pub fn metrics_vanish(world: &World) {
     assert!(next - thawed >= 8_000, "watched for {} ms only", next - thawed);
     world.ok(&["promote", "web"]);
     assert_eq!(deploy.end(LONG), 0, "{}", deploy.said());
+    // Taking it away and giving it back may each be a reload.
+    let closed = if world.backends.closes_connections() { 3 * 6 } else { 0 };
+    assert_only_closed(&[load.finish()], closed, "a proxy that cannot be asked");
+    world.assert_no_orphan();
+}
+
+/// A step that is judged by what its requests come to, after one that waits for an operator.
+pub fn judged() -> Setup {
+    let strategy = "type = \"canary\"\nsteps = [ { weight = 25, pause = \"manual\" }, { weight = 50, healthy_for = \"0s\" } ]\n\n\
+                    [services.web.analysis]\nsoak = \"0s\"\ninconclusive_after = \"6s\"\nlatency = false";
+    Setup { strategy: Some(strategy), ..Setup::default() }
+}
+
+/// Scenario 40: the proxy says what is in force, and nothing of what the requests came to. That nothing is heard of failures
+/// is no verdict: it pauses, and goes on when there are numbers again.
+pub fn counts_vanish(world: &World) {
+    assert!(world.backends.counts_apart());
+    world.image("1.1.0");
+    up(world);
+    let load = Load::paced(world.listen, 6, Duration::from_millis(5));
+    let mut deploy = world.spawn(&["deploy", "web", "1.1.0"]);
+    world.wait_for_share("1.1.0", 25);
+    let hidden = world.hide_counts();
+    // What was on its way when they went is over.
+    let counted = || world.service()?["rollout"]["verdict"]["words"].as_str().map(str::to_owned);
+    let mut last = (counted(), Instant::now());
+    world.wait("nothing is counted any more", || {
+        let now = counted();
+        if now != last.0 {
+            last = (now, Instant::now());
+        }
+        (last.1.elapsed() > Duration::from_secs(3)).then_some(())
+    });
+    world.ok(&["promote", "web"]);
+    world.wait_for_status("1.1.0", "paused");
+    let rollout = world.status()["services"][0]["rollout"].clone();
+    let reason = rollout["reason"].as_str().unwrap();
+    assert_eq!(rollout["phase"]["name"], "50%", "{rollout}");
+    assert!(reason.starts_with("inconclusive after 6s at 50%"), "{rollout}");
+    let before = load.answered();
+    world.wait("visitors are answered all the while", || (load.answered() > before + 100).then_some(()));
+    drop(hidden);
+    // On a slow machine there may be too few numbers when the time is over again.
+    world.wait("its end", || {
+        if world.phase("1.1.0").is_some_and(|(_, status)| status == "paused") {
+            world.ok(&["resume", "web"]);
+        }
+        deploy.child.try_wait().unwrap()
+    });
+    assert_eq!(deploy.end(LONG), 0, "{}", deploy.said());
+    assert_eq!(world.status()["services"][0]["stable"]["version"], "1.1.0");
+    let closed = if world.backends.closes_connections() { 6 * 6 } else { 0 };
+    assert_only_closed(&[load.finish()], closed, "counts that vanish");
+    world.assert_no_orphan();
+}
+
+/// A rollout of 1.1.0 that stands at 25 %.
+pub fn at_a_quarter(world: &World) {
+    world.image("1.1.0");
+    up(world);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    world.wait_for_share("1.1.0", 5);
+    world.ok(&["promote", "web"]);
+    world.wait_for_share("1.1.0", 25);
+}
+
+/// Whether there was an event of this kind.
+pub fn has_event(world: &World, kind: &str) -> bool {
+    world.events().iter().any(|e| e.starts_with(kind))
+}
+
+/// The same, from the beginning.
+pub fn a_restart_at_a_quarter(world: &mut World) {
+    at_a_quarter(world);
+    proxy_restarts(world);
+}
+
+/// Scenario 10: the proxy is gone while a rollout stands at 25 %, and comes back. Meanwhile nothing is known and nothing goes
+/// on; afterwards the share is what it was.
+pub fn proxy_restarts(world: &mut World) {
+    world.stop_proxy();
+    world.wait_for_status("1.1.0", "frozen");
+    assert!(has_event(world, "proxy_lost"), "{:#?}", world.events());
+    let weight = revision(&world.status(), "1.1.0")["actual_weight"].clone();
+    assert!(weight.is_null(), "what cannot be read back is not known: {weight}");
+    world.start_proxy();
+    // Before anybody may have set it again: what it began with is what was set.
+    let load = Load::start(world.listen, 6);
+    world.wait_for_share("1.1.0", 25);
+    world.wait_for_status("1.1.0", "running");
+    assert!(has_event(world, "proxy_back"), "{:#?}", world.events());
+    let (share, requests) = share(world, "1.1.0", 4_000);
+    eprintln!("MEASURED after the restart: 25 % set, {share:.2} % of {requests}");
+    assert!((share - 25.0).abs() < 3.0, "{share} % of {requests}");
     let report = load.finish();
     assert_eq!(report.failed, 0, "{report:?}");
+    world.ok(&["abort", "web", "--wait"]);
     world.assert_no_orphan();
+}
+
+/// A candidate that can be told to take its time over every request.
+pub fn slow_by_environment() -> Setup {
+    Setup { steps: r#"{ weight = 50, pause = "manual" }"#, env_file: Some(String::new()), ..Setup::default() }
+}
+
+/// Scenario 22: a request that no drain outlasts. Its instance waits for the deadline, it is said what was left, and then the
+/// abort goes on to its end.
+pub fn a_drain_has_a_deadline(world: &World) {
+    world.image("1.1.0");
+    world.edit("deadline = \"10s\"", "deadline = \"3s\"");
+    up(world);
+    let stable = world.there();
+    std::fs::write(world.path().join("web.env"), "SAMPLE_LATENCY_MS=60000\n").unwrap();
+    let mut deploy = world.spawn(&["deploy", "web", "1.1.0"]);
+    world.wait_for_share("1.1.0", 50);
+    let held = world.wait("a request that the candidate holds", || {
+        let mut stream = TcpStream::connect(world.listen).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: held\r\n\r\n").ok()?;
+        let answer = stream.read(&mut [0]);
+        answer.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock).then_some(stream)
+    });
+    let pressed = Instant::now();
+    world.ok(&["abort", "web", "--wait"]);
+    let took = pressed.elapsed();
+    assert_eq!(deploy.end(LONG), 3, "{}", deploy.said());
+    let events = world.events();
+    let left: Vec<&String> = events.iter().filter(|e| e.contains("drain deadline passed with")).collect();
+    eprintln!("MEASURED a request held through an abort: over after {took:?}; {left:?}");
+    assert_eq!(left.len(), 1, "{events:#?}");
+    assert!(took >= Duration::from_secs(3), "it was waited for: {took:?}");
+    drop(held);
+    assert_eq!(world.status()["services"][0]["rollout"]["status"], "aborted");
+    world.assert_no_orphan();
+    assert_eq!(world.there(), stable);
 }
 
 /// Hardly any wait after each step.
@@ -433,6 +567,11 @@ pub fn timed() -> Setup {
         keep: "1s",
         ..Setup::default()
     }
+}
+
+/// Steps that pass by themselves, and little patience.
+pub fn short() -> Setup {
+    Setup { progress_deadline: "4s", ..timed() }
 }
 
 /// A candidate that never becomes healthy, and one that crashes: no request to the one, no candidate left of either.
@@ -460,7 +599,8 @@ pub fn bad_candidates(world: &World) {
     assert!(seen > 0, "the candidate ran and was asked");
     assert_eq!(most, 0, "requests reached a candidate that never was healthy");
     assert!(load.of("1.1.0-unhealthy").is_none());
-    assert_eq!(load.failed(), 0);
+    let closed = if world.backends.closes_connections() { 3 * 4 } else { 0 };
+    assert!(load.failed() <= closed, "{:?}", load.how());
     let rollout = world.status()["services"][0]["rollout"].clone();
     assert_eq!(rollout["status"], "aborted", "{rollout}");
     assert!(rollout["reason"].as_str().unwrap().contains("no progress"), "{rollout}");
@@ -475,7 +615,7 @@ pub fn bad_candidates(world: &World) {
     let report = load.finish();
     eprintln!("MEASURED crash of a candidate: {} of {} requests failed", report.failed, report.requests);
     // Each crash may cost the request that caused it, and those beside it in the same instance.
-    assert!(report.failed <= 6, "{report:?}");
+    assert!(report.failed <= 6 + 2 * closed, "{report:?}");
     world.assert_no_orphan();
     assert_eq!(world.there(), stable);
 }

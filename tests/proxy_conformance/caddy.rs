@@ -12,8 +12,7 @@ use pilothouse::rollout::world::{EndpointState, Route, Slot};
 
 use crate::suite;
 use crate::support::{
-    Backend, Frozen, Harness, Held, Load, bp, client, echoes, free_addr, get, requests, route, service,
-    websocket,
+    Backend, Frozen, Harness, Held, bp, client, echoes, free_addr, get, requests, route, service, websocket,
 };
 use crate::visitors::{self, keeps, rule, sticky, with_rules};
 
@@ -30,7 +29,9 @@ conforms!(
     the_candidates_that_stay_share_alike,
     counters,
     restart_keeps,
-    a_websocket_is_held_through_a_drain,
+    scenario_11_another_address_is_used_and_read_back,
+    scenario_14_a_drained_instance_gets_nothing_through_reloads,
+    scenario_22_a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 
@@ -156,25 +157,6 @@ async fn scenario_13_a_broken_configuration_holds_nothing_back_and_is_not_loaded
     h.up(&with_rules(good)).await;
 }
 
-/// Scenario 14: a drained instance gets nothing, through reloads and after them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scenario_14_a_drained_instance_gets_nothing_through_a_reload() {
-    let Some(h) = Harness::caddy().await else { return };
-    let (a1, a2) = (Backend::start(1, 1).await, Backend::start(1, 2).await);
-    let mut want = route(Slot::A, &[&a1, &a2], &[], Bp::ZERO);
-    want.slots.a.endpoints[0].state = EndpointState::Drain;
-    h.up(&want).await;
-    h.is_free(&a1).await;
-    let load = Load::start(h.listen, 4);
-    for _ in 0..4 {
-        h.reload().await;
-        load.more(50).await;
-    }
-    let (done, failed) = load.end().await;
-    eprintln!("MEASURED four bare reloads of Caddy under load: {} of {done} requests failed", failed.len());
-    assert_eq!(a1.hits(), 0);
-}
-
 /// Scenario 22: a websocket lives through everything that a release does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scenario_22_a_websocket_outlives_a_release() {
@@ -262,15 +244,12 @@ async fn missing_lines_are_named() {
     };
     let own = h.path().join("own");
     let line = caddy::site_line(&own, &h.fleet, &service());
-    named(h.proxy.can(&service(), &[], false).await, &line);
     let services = crate::support::declared();
     let services: Vec<_> = services.iter().collect();
     let found = h.proxy.examine(&services).await;
     assert!(found.iter().any(|a| a.fails && a.what.as_str().contains(&line)), "{found:?}");
     let ruled = with_rules(route(Slot::A, &[&a], &[], Bp::ZERO));
     named(h.apply(&ruled, Direction::Up).await, &line);
-    let bad = rule(RuleBy::Header, "x y", "1");
-    named(h.proxy.can(&service(), &[bad], false).await, "knows no header");
     // And the line in the global options, without which there are no numbers.
     let op = h.path().join("Caddyfile");
     let text = std::fs::read_to_string(&op).unwrap();
@@ -417,6 +396,25 @@ async fn without_log_lines_there_are_no_numbers_and_it_is_said() {
     drop(taken);
     deaf.counters().await.unwrap();
     assert_eq!(deaf.warning(), None, "it heals when the address is free");
+}
+
+/// Scenario 12: what this Caddy cannot do is known before anything is begun, with what to do about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_12_a_plan_that_this_caddy_cannot_follow_is_refused() {
+    let Some(h) = Harness::caddy_with("respond 404").await else { return };
+    let line = caddy::site_line(&h.path().join("own"), &h.fleet, &service());
+    let refused = |result: Result<(), ProxyError>, words: &str| {
+        assert!(matches!(&result, Err(ProxyError::Refused(m)) if m.as_str().contains(words)), "{result:?}");
+    };
+    refused(h.proxy.can(&service(), &[], false).await, &line);
+    let op = h.path().join("Caddyfile");
+    let text = std::fs::read_to_string(&op).unwrap();
+    std::fs::write(&op, text.replace("respond 404", &line)).unwrap();
+    h.reload().await;
+    let rules = with_rules(route(Slot::A, &[], &[], Bp::ZERO)).rules;
+    h.proxy.can(&service(), &rules, true).await.expect("that one line is enough for everything");
+    let odd = rule(RuleBy::Header, "x y", "1");
+    refused(h.proxy.can(&service(), &[odd], false).await, "knows no header");
 }
 
 /// More instances than there are parts are refused; a rule whose value could mean something to Caddy is not.

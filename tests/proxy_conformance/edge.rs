@@ -26,7 +26,8 @@ conforms!(
     counters,
     restart_keeps,
     checks,
-    a_websocket_is_held_through_a_drain,
+    scenario_11_another_address_is_used_and_read_back,
+    scenario_22_a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 

@@ -27,7 +27,9 @@ conforms!(
     counters,
     restart_keeps,
     checks,
-    a_websocket_is_held_through_a_drain,
+    scenario_11_another_address_is_used_and_read_back,
+    scenario_14_a_drained_instance_gets_nothing_through_reloads,
+    scenario_22_a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 
@@ -42,7 +44,7 @@ conforms!(
 
 /// Scenario 10: somebody else reloads at every phase.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reload_by_somebody_else_keeps_the_share() {
+async fn scenario_10_a_reload_by_somebody_else_keeps_the_share() {
     let Some(h) = Harness::haproxy().await else { return };
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
     h.up(&route(Slot::A, &[&a], &[&b], Bp::ZERO)).await;
@@ -58,9 +60,10 @@ async fn a_reload_by_somebody_else_keeps_the_share() {
     assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first());
 }
 
-/// The trap of an empty slot: clients whose idle connections are held by workers that never heard of the candidate.
+/// Scenario 22, and the trap of an empty slot: clients whose idle connections are held by workers that never heard of the
+/// candidate find a live instance, and what such a worker may still use is not free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn idle_connections_on_old_workers_find_a_live_instance() {
+async fn scenario_22_what_an_old_worker_may_still_use_is_not_free() {
     let Some(h) = Harness::haproxy().await else { return };
     let v1 = Backend::start(1, 1).await;
     h.up(&route(Slot::A, &[&v1], &[], Bp::ZERO)).await;
@@ -197,9 +200,9 @@ async fn lost_map_entries_lead_to_stable() {
     }
 }
 
-/// What HAProxy's check refuses changes nothing: not the file, not the map, not the traffic.
+/// Scenario 13: what HAProxy's check refuses changes nothing: not the file, not the map, not the traffic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_configuration_changes_nothing() {
+async fn scenario_13_a_refused_configuration_changes_nothing() {
     let Some(h) = Harness::haproxy().await else { return };
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
     let good = route(Slot::A, &[&a], &[], Bp::ZERO);
@@ -316,7 +319,7 @@ async fn a_missing_frontend_line_is_named() {
 /// Scenario 13: the check passes, the reload fails (an address is taken). Not done, said so, still serving; an abort
 /// works all the same; and once the cause is gone the same call succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reload_that_fails_is_not_done() {
+async fn scenario_13_a_reload_that_fails_is_not_done() {
     let Some(h) = Harness::haproxy().await else { return };
     let (a, b, b2) = (Backend::start(1, 1).await, Backend::start(2, 1).await, Backend::start(2, 2).await);
     h.up(&route(Slot::A, &[&a], &[&b], bp(50))).await;
@@ -385,7 +388,7 @@ async fn an_abort_does_not_wait_for_a_hung_old_worker() {
 
 /// Scenario 10: somebody else reloads while visitors keep their places and testers look at the candidate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reload_by_somebody_else_keeps_rules_and_places() {
+async fn scenario_10_a_reload_by_somebody_else_keeps_rules_and_places() {
     let Some(h) = Harness::haproxy().await else { return };
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
     let want = sticky(with_rules(route(Slot::A, &[&a], &[&b], bp(10))));
@@ -659,4 +662,29 @@ async fn a_doctor_names_the_line_that_is_missing() {
     assert!(!fails.is_empty() && fails.iter().any(|a| a.what.as_str().contains(&line[0])), "{found:?}");
     assert!(found.iter().any(|a| a.cure.as_str().contains("idle-close-on-response")), "{found:?}");
     assert_eq!(std::fs::read_to_string(h.cfg()).unwrap(), before, "nothing is changed");
+}
+
+/// Scenario 11: the operator has HAProxy remember its servers in a file, and that is older than the release.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_11_a_state_file_revives_no_old_port() {
+    let Some(h) = Harness::haproxy_of(Extras::ALL, "    load-server-state-from-file global\n").await else {
+        return;
+    };
+    let (old, moved) = (Backend::start(1, 1).await, Backend::start(1, 1).await);
+    h.up(&route(Slot::A, &[&old], &[], Bp::ZERO)).await;
+    let (op, state) = (h.path().join("op.cfg"), h.path().join("servers"));
+    let remembered = h.master_says("@1 show servers state").await;
+    assert!(remembered.contains(&old.addr.port().to_string()), "{remembered}");
+    std::fs::write(&state, remembered).unwrap();
+    let text = std::fs::read_to_string(&op).unwrap();
+    std::fs::write(&op, format!("global\n    server-state-file {}\n{text}", state.display())).unwrap();
+    let want = route(Slot::A, &[&moved], &[], Bp::ZERO);
+    h.up(&want).await;
+    let before = old.hits();
+    for _ in 0..2 {
+        h.reload().await;
+        h.settled(&want).await;
+        requests(h.listen, 80).await;
+    }
+    assert_eq!((old.hits(), moved.hits()), (before, 160));
 }

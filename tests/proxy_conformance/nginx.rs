@@ -11,9 +11,7 @@ use pilothouse::proxy::{Direction, Proxy as _, ProxyError};
 use pilothouse::rollout::world::Slot;
 
 use crate::suite;
-use crate::support::{
-    Backend, Harness, Held, Load, ask, bp, client, free_addr, get, requests, route, service,
-};
+use crate::support::{Backend, Harness, Held, ask, bp, client, free_addr, get, requests, route, service};
 use crate::visitors::{self, sticky, with_rules};
 
 // Without `checks`: the open-source nginx has none of its own.
@@ -29,7 +27,9 @@ conforms!(
     the_candidates_that_stay_share_alike,
     counters,
     restart_keeps,
-    a_websocket_is_held_through_a_drain,
+    scenario_11_another_address_is_used_and_read_back,
+    scenario_14_a_drained_instance_gets_nothing_through_reloads,
+    scenario_22_a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 
@@ -203,26 +203,6 @@ async fn scenario_13_reloads_on_top_of_each_other_end_in_the_last() {
     }
 }
 
-/// Scenario 14: a drained instance gets nothing, through the reload and after it, whatever connections were open.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scenario_14_a_drained_instance_gets_nothing_through_a_reload() {
-    let Some(h) = Harness::nginx().await else { return };
-    let (a1, a2) = (Backend::start(1, 1).await, Backend::start(1, 2).await);
-    let mut want = route(Slot::A, &[&a1, &a2], &[], Bp::ZERO);
-    want.slots.a.endpoints[0].state = pilothouse::rollout::world::EndpointState::Drain;
-    h.up(&want).await;
-    h.is_free(&a1).await;
-    let before = a1.hits();
-    let load = Load::start(h.listen, 4);
-    for _ in 0..4 {
-        h.reload().await;
-        load.more(50).await;
-    }
-    let (done, failed) = load.end().await;
-    eprintln!("MEASURED four bare reloads of nginx under load: {} of {done} requests failed", failed.len());
-    assert_eq!(a1.hits(), before);
-}
-
 /// A connection that was opened before a reload and not used yet is served by the old worker, with what that knows: what
 /// it may still use is not free, shares hold there too, and when it ends all is free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -297,7 +277,6 @@ async fn missing_lines_are_named() {
         assert!(matches!(&result, Err(ProxyError::Refused(m)) if m.as_str().contains(&line)), "{result:?}");
     };
     let cookie = nginx::cookie_line(&h.fleet, &service());
-    named(h.proxy.can(&service(), &[], true).await, cookie.clone());
     named(h.apply(&sticky(plain.clone()), Direction::Up).await, cookie);
     h.up(&plain).await;
     let other = pilothouse::rollout::world::Route { service: "api".parse().unwrap(), ..plain.clone() };
@@ -311,8 +290,24 @@ async fn missing_lines_are_named() {
     let b = Backend::start(2, 1).await;
     named(h.apply(&route(Slot::A, &[&a], &[&b], bp(5)), Direction::Up).await, line);
     h.settled(&plain).await;
-    let bad = visitors::rule(pilothouse::fleet::model::RuleBy::Header, "x_y", "1");
-    assert!(matches!(h.proxy.can(&service(), &[bad], false).await, Err(ProxyError::Refused(_))));
+}
+
+/// Scenario 12: what this nginx cannot do is known before anything is begun, with what to do about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_12_a_plan_that_this_nginx_cannot_follow_is_refused() {
+    let Some(h) = Harness::nginx_of(false, "").await else { return };
+    let a = Backend::start(1, 1).await;
+    let plain = route(Slot::A, &[&a], &[], Bp::ZERO);
+    h.up(&plain).await;
+    let refused = |result: Result<(), ProxyError>, words: &str| {
+        assert!(matches!(&result, Err(ProxyError::Refused(m)) if m.as_str().contains(words)), "{result:?}");
+    };
+    h.proxy.can(&service(), &[], false).await.expect("shares need nothing more");
+    h.proxy.can(&service(), &with_rules(plain.clone()).rules, false).await.expect("nor do rules");
+    refused(h.proxy.can(&service(), &[], true).await, &nginx::cookie_line(&h.fleet, &service()));
+    let odd = visitors::rule(pilothouse::fleet::model::RuleBy::Header, "x_y", "1");
+    refused(h.proxy.can(&service(), &[odd], false).await, "x_y");
+    h.settled(&plain).await;
 }
 
 /// What somebody changes by hand is seen, and set right; what is lost leads to stable.

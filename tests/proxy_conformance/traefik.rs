@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pilothouse::fleet::names::Bp;
 use pilothouse::proxy::traefik::{Settings, Traefik};
 use pilothouse::proxy::{Direction, Proxy as _, ProxyError};
-use pilothouse::rollout::world::{EndpointState, Slot};
+use pilothouse::rollout::world::Slot;
 
 use crate::servers::traefik::write_router;
 use crate::suite;
@@ -28,7 +28,9 @@ conforms!(
     counters,
     restart_keeps,
     checks,
-    a_websocket_is_held_through_a_drain,
+    scenario_11_another_address_is_used_and_read_back,
+    scenario_14_a_drained_instance_gets_nothing_through_reloads,
+    scenario_22_a_websocket_is_held_through_a_drain,
     before_the_first_release
 );
 
@@ -121,24 +123,6 @@ async fn scenario_10_a_change_by_somebody_else_keeps_the_share() {
     assert!(failed.is_empty(), "{} of {done}: {:?}", failed.len(), failed.first());
 }
 
-/// Scenario 11: an instance that comes back on another port is where it is, and not where it was; also after a restart.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scenario_11_the_address_that_is_read_back_is_the_one_in_force() {
-    let Some(mut h) = Harness::traefik().await else { return };
-    let (old, new) = (Backend::start(1, 1).await, Backend::start(1, 1).await);
-    let was = route(Slot::A, &[&old], &[], Bp::ZERO);
-    h.up(&was).await;
-    let want = route(Slot::A, &[&new], &[], Bp::ZERO);
-    assert!(!h.read().await.serves(&want), "same instance, another address");
-    h.up(&want).await;
-    assert!(!h.read().await.serves(&was));
-    h.restart().await;
-    h.settled(&want).await;
-    let before = old.hits();
-    requests(h.listen, 80).await;
-    assert_eq!((old.hits(), new.hits()), (before, 80));
-}
-
 /// Scenario 13: a file of the operator's cannot be read, which holds all back. Nothing is changed by going up, now or
 /// later; the way back is in force as soon as it can be.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,26 +151,6 @@ async fn scenario_13_a_file_that_cannot_be_read_is_not_taken_for_done() {
     let hits = b.hits();
     requests(h.listen, 80).await;
     assert_eq!(b.hits(), hits);
-}
-
-/// Scenario 14: a drained instance gets nothing, through changes by others and after them.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn scenario_14_a_drained_instance_gets_nothing_through_changes() {
-    let Some(h) = Harness::traefik().await else { return };
-    let (a1, a2) = (Backend::start(1, 1).await, Backend::start(1, 2).await);
-    let mut want = route(Slot::A, &[&a1, &a2], &[], Bp::ZERO);
-    want.slots.a.endpoints[0].state = EndpointState::Drain;
-    h.up(&want).await;
-    h.is_free(&a1).await;
-    let before = a1.hits();
-    let load = Load::start(h.listen, 4);
-    for _ in 0..10 {
-        h.reload().await;
-        load.more(50).await;
-    }
-    let (done, failed) = load.end().await;
-    assert!(failed.is_empty(), "{} of {done}: {:?}", failed.len(), failed.first());
-    assert_eq!(a1.hits(), before);
 }
 
 /// Scenario 16: Traefik's own check counts one failure as the end. While it says so of everything that stable has, stable
@@ -313,7 +277,6 @@ async fn missing_lines_are_named() {
     let a = Backend::start(1, 1).await;
     let want = route(Slot::A, &[&a], &[], Bp::ZERO);
     let line = "http: routers: shop_web: rule:";
-    says(&h.proxy.can(&service(), &[], false).await, false, line);
     let before = ours(&h);
     says(&h.apply(&want, Direction::Up).await, false, line);
     assert_eq!(ours(&h), before);
@@ -344,11 +307,27 @@ async fn missing_lines_are_named() {
     h.up(&want).await;
     assert_eq!(h.proxy.examine(&services).await, []);
     let host = visitors::rule(pilothouse::fleet::model::RuleBy::Header, "Host", "x");
-    says(&h.proxy.can(&service(), std::slice::from_ref(&host), false).await, false, "Host");
     let mut bad = want.clone();
     bad.rules = vec![host];
     says(&h.apply(&bad, Direction::Up).await, false, "Host");
     h.settled(&want).await;
+}
+
+/// Scenario 12: what this Traefik cannot do is known before anything is begun, with what to do about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scenario_12_a_plan_that_this_traefik_cannot_follow_is_refused() {
+    let Some(h) = Harness::traefik_of(false, "10ms").await else { return };
+    says(&h.proxy.can(&service(), &[], false).await, false, "http: routers: shop_web: rule:");
+    write_router(&settings(&h).dir, &h.fleet);
+    let rules = with_rules(route(Slot::A, &[], &[], Bp::ZERO)).rules;
+    let end = Instant::now() + Duration::from_secs(5);
+    // The router is enough for everything, as soon as Traefik has read it.
+    while let Err(e) = h.proxy.can(&service(), &rules, true).await {
+        assert!(Instant::now() < end, "{e}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let host = visitors::rule(pilothouse::fleet::model::RuleBy::Header, "Host", "x");
+    says(&h.proxy.can(&service(), &[host], false).await, false, "Host");
 }
 
 /// What somebody changes by hand is seen, and set right; and what an operator is told to type in an emergency does what it

@@ -310,9 +310,12 @@ fn ms(ms: u64) -> String {
 
 /// What all three backends share: retries that a client never sees (and that are counted), and the check.
 fn common(out: &mut String, route: &Route, health: &HealthCheck) {
+    // A state file of the operator's is older than the release: it would bring back addresses, ports and weights that
+    // were right once.
     let _ = writeln!(
         out,
         "    mode http
+    load-server-state-from-file none
     balance roundrobin
     retries 3
     option redispatch 1
