@@ -14,7 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Deserialize;
 
 use super::Counters;
-use super::log_socket::{Lines, LogSocket};
+use super::log_socket::{Lines, Listener, LogSocket};
+use super::loss::{LogLoss, Taken};
 use crate::fleet::names::InstanceId;
 
 /// The header by which an attempt is known, in Go's spelling.
@@ -93,7 +94,6 @@ struct Seen {
     counted: BTreeMap<InstanceId, Counters>,
     /// Requests whose first attempt failed, and at which instance.
     awaited: VecDeque<(String, InstanceId)>,
-    ignored: u64,
 }
 
 /// Listens until dropped and counts requests per instance.
@@ -105,7 +105,7 @@ impl LogListener {
     /// # Errors
     /// When the address is not a loopback one, or is taken.
     pub fn bind(addr: SocketAddr, whose: Whose) -> io::Result<Self> {
-        let seen = Seen { whose, counted: BTreeMap::new(), awaited: VecDeque::new(), ignored: 0 };
+        let seen = Seen { whose, counted: BTreeMap::new(), awaited: VecDeque::new() };
         LogSocket::bind(addr, seen).map(Self)
     }
 
@@ -120,6 +120,12 @@ impl LogListener {
         let mut seen = self.0.seen();
         seen.counted.retain(|id, _| !gone(id));
         seen.awaited.retain(|(_, id)| !gone(id));
+    }
+}
+
+impl Listener for LogListener {
+    fn loss(&self) -> LogLoss {
+        self.0.loss()
     }
 }
 
@@ -167,12 +173,12 @@ impl Seen {
 }
 
 impl Lines for Seen {
-    fn take(&mut self, line: &str, trusted: bool) {
-        let attempt = parse(line).filter(|_| trusted);
-        match attempt.and_then(|a| Some(((self.whose)(a.addr)?, a))) {
-            Some((id, a)) => self.take_attempt(id, &a),
-            None => self.ignored += 1,
-        }
+    fn take(&mut self, line: &str, trusted: bool) -> Taken {
+        // Whoever else has a `reverse_proxy` in this Caddy is in the same log, without our header.
+        let Some(a) = parse(line).filter(|_| trusted) else { return Taken::Other };
+        let Some(id) = (self.whose)(a.addr) else { return Taken::Unread };
+        self.take_attempt(id, &a);
+        Taken::Counted
     }
 }
 
@@ -186,7 +192,7 @@ mod tests {
             let n = u32::from(addr.port());
             (n < 10).then(|| InstanceId::of(&"web".parse().unwrap(), &"0000001a".parse().unwrap(), n))
         };
-        Seen { whose: Box::new(whose), counted: BTreeMap::new(), awaited: VecDeque::new(), ignored: 0 }
+        Seen { whose: Box::new(whose), counted: BTreeMap::new(), awaited: VecDeque::new() }
     }
 
     fn line(method: &str, attempt: &str, end: &str) -> String {
@@ -208,17 +214,18 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_counted_and_left_out() {
+    fn other_lines_are_left_out_and_those_of_unknown_instances_are_told() {
         let mut seen = seen();
         let good = line("GET", "u1 tcp4/127.0.0.1:1", r#""status":200"#);
         for odd in ["", "{}", "\u{1b}[2J", r#"{"msg":"selected upstream"}"#] {
-            seen.take(odd, true);
+            assert_eq!(seen.take(odd, true), Taken::Other, "{odd}");
         }
-        seen.take(&good, false);
-        seen.take(&good.replace("roundtrip", "x"), true);
-        seen.take(&good.replace(":1\"", ":10\""), true);
-        seen.take(&good.replace("X-Pilothouse", "X"), true);
-        assert_eq!((seen.ignored, seen.counted.len()), (8, 0));
+        assert_eq!(seen.take(&good, false), Taken::Other);
+        assert_eq!(seen.take(&good.replace("roundtrip", "x"), true), Taken::Other);
+        assert_eq!(seen.take(&good.replace("X-Pilothouse", "X"), true), Taken::Other);
+        assert_eq!(seen.take(&good.replace(":1\"", ":10\""), true), Taken::Unread);
+        assert!(seen.counted.is_empty());
+        assert_eq!(seen.take(&good, true), Taken::Counted);
     }
 
     #[test]
