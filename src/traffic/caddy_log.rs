@@ -5,7 +5,8 @@
 //! whose it was: `X-Pilothouse-Attempt: REQUEST ADDRESS`, where the address begins with `tcp4/` or `tcp6/` at the first
 //! attempt and with `tcp/` at the second. A first attempt that failed and was followed by one elsewhere was hidden from the
 //! client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line that is
-//! none of ours is counted and left out. Datagrams can be lost: counts are those of the lines that came.
+//! none of ours is left out. Datagrams can be lost: counts are those of the lines that came, and [`super::loss`] tells how
+//! many did not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;

@@ -6,7 +6,8 @@
 //! log-format "ph %b/%s %ST %Ta %rc %ts %ci"
 //! ```
 //! that is backend, server, status, active time in milliseconds, retries (with `+` when another server was tried)
-//! how the session ended, and the client's address, which may be missing. Only loopback is listened to; a line that is none of ours is counted and left out.
+//! how the session ended, and the client's address, which may be missing. Only loopback is listened to; a line that is none of
+//! ours is left out, and [`super::loss`] tells how many were lost.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -7,7 +7,8 @@
 //! The generation says which configuration served it, and so whose an address was. nginx tried the addresses in turn
 //! (`, ` between them, ` : ` where it began anew); the last of ours answered, the ones before it failed and were hidden from
 //! the client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line
-//! that is none of ours is counted and left out. Datagrams can be lost: counts are those of the lines that came.
+//! that is none of ours is left out. Datagrams can be lost: counts are those of the lines that came, and [`super::loss`] tells
+//! how many did not.
 
 use std::collections::BTreeMap;
 use std::io;
