@@ -211,7 +211,8 @@ impl Evidence {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let state = self.state();
-        let lost = if state == State::Wait { self.lost.words() } else { String::new() };
+        // A pass still waits for a time without a gap.
+        let lost = if matches!(state, State::Wait | State::Pass) { self.lost.words() } else { String::new() };
         Verdict {
             rollout: self.rollout.clone(),
             phase: self.phase,
