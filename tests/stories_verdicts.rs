@@ -14,9 +14,11 @@ mod load;
 #[path = "common/world.rs"]
 mod world;
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use load::Load;
+use rustix::process::Signal;
 use serde_json::Value;
 use world::{Backends, LONG, Setup, World};
 
@@ -26,6 +28,9 @@ const CANARY: &str = "type = \"canary\"\nsteps = [ { weight = 5, pause = \"45s\"
 const HASTY: &str = "type = \"canary\"\nsteps = [ { weight = 50, healthy_for = \"0s\" } ]\n\n[services.web.analysis]\nsoak = \"0s\"\ninconclusive_after = \"2s\"\nlatency = false";
 /// So strict that a good candidate is watched for a long time.
 const STRICT: &str = "type = \"canary\"\nsteps = [ { weight = 25, healthy_for = \"0s\" } ]\n\n[services.web.analysis]\ntolerance = \"0.001%\"\nlatency = false";
+
+/// A pass comes soon, where everything is counted for twenty seconds.
+const WATCHED: &str = "type = \"canary\"\nsteps = [ { weight = 50, healthy_for = \"0s\" } ]\n\n[services.web.analysis]\ntolerance = \"5%\"\nsoak = \"20s\"\ninconclusive_after = \"30s\"\nlatency = false";
 
 fn setup(strategy: &'static str) -> Setup {
     Setup { strategy: Some(strategy), ..Setup::default() }
@@ -114,6 +119,60 @@ fn killed(world: &World, what: &str) {
     world.assert_no_orphan();
 }
 
+/// The address at which the controller hears the proxy's log lines.
+fn log(world: &World) -> SocketAddr {
+    let text = std::fs::read_to_string(world.path().join("fleet.toml")).unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix("log = \"")).expect("a proxy with a log");
+    line.trim_end_matches('"').parse().unwrap()
+}
+
+/// Stops the controller until its receive buffer is full, whatever its size: the lines of real requests that come now find no
+/// room.
+fn overflow(world: &World, log: SocketAddr) {
+    let pid = world.controller().expect("a controller runs");
+    let flood = UdpSocket::bind("127.0.0.1:0").unwrap();
+    world::kill(pid, Signal::STOP);
+    for _ in 0..60_000 {
+        flood.send_to(b"somebody else's", log).unwrap();
+    }
+    world::kill(pid, Signal::CONT);
+}
+
+/// Lines are lost again and again: the ones that come promote nobody, and in the end somebody has to decide.
+fn losing(world: &World, what: &str) {
+    world.image("1.1.0");
+    up(world);
+    let load = Load::paced(world.listen, 8, Duration::from_millis(10));
+    let log = log(world);
+    let mut deploy = world.spawn(&["deploy", "web", "1.1.0"]);
+    world.wait("both versions are judged", || verdict(world));
+    let words = "of the log lines of proxy lb were lost";
+    let mut alarmed = 0;
+    let reason = world.wait("a pause", || {
+        // The alarm stands for ten seconds: the next gap comes when it is over, and before the soak is.
+        let snapshot = world.snapshot()?;
+        if !snapshot["alarms"].to_string().contains(words) {
+            overflow(world, log);
+            world.wait("an alarm", || world.snapshot()?["alarms"].to_string().contains(words).then_some(()));
+            alarmed += 1;
+        }
+        let rollout = snapshot["services"][0]["rollout"].clone();
+        assert_eq!(rollout["to"], "1.1.0");
+        assert_ne!(rollout["status"], "done", "{what}: promoted by what was left");
+        (rollout["status"] == "paused").then(|| rollout["reason"].as_str().unwrap().to_owned())
+    });
+    eprintln!("MEASURED {what}: {reason}");
+    assert!(reason.starts_with("inconclusive after 30s at 50%"), "{what}: {reason}");
+    assert!(reason.contains(words) && reason.contains("were not read in time"), "{what}: {reason}");
+    assert!(alarmed > 1, "{what}: lines were lost {alarmed} times");
+    // Nothing else was in its way.
+    world.ok(&["resume", "web"]);
+    assert_eq!(deploy.end(LONG), 0, "{what}: {}", deploy.said());
+    assert_eq!(world.status()["services"][0]["stable"]["version"], "1.1.0");
+    drop(load.finish());
+    world.assert_no_orphan();
+}
+
 /// A proxy, and what is told behind it.
 macro_rules! behind {
     ($proxy:ident, $backends:ident: $($name:ident($strategy:expr))*) => {
@@ -129,7 +188,7 @@ macro_rules! behind {
 }
 
 behind!(haproxy, DockerHaproxy: failing(CANARY) quiet(HASTY) killed(STRICT));
-behind!(nginx, ProcessNginx: failing(CANARY) quiet(HASTY));
+behind!(nginx, ProcessNginx: failing(CANARY) quiet(HASTY) losing(WATCHED));
 behind!(caddy, ProcessCaddy: failing(CANARY) quiet(HASTY));
 behind!(traefik, ProcessTraefik: failing(CANARY) quiet(HASTY));
 behind!(envoy, ProcessEnvoy: failing(CANARY) quiet(HASTY));

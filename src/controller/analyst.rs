@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use super::evidence::Evidence;
 use super::numbers::Numbers;
 use crate::analysis::{Count, Split, divisor};
-use crate::fleet::names::{Bp, Millis, RevisionId, ServiceName};
+use crate::fleet::names::{Bp, Millis, ProxyName, RevisionId, ServiceName};
 use crate::rollout::decide;
 use crate::rollout::state::{ServiceState, State, Status};
 use crate::rollout::world::Verdict;
+use crate::traffic::loss::LogLoss;
 use crate::traffic::{Counters, Half};
 
 /// It looks about once a second, as often as the proxies are asked.
@@ -37,8 +38,16 @@ struct Watched {
     batches: VecDeque<Split>,
     /// When the batch began that is being counted, and what had been counted then.
     batch: Option<(Millis, [Half; 2])>,
-    /// What stable and the candidate had done when it looked last, while the candidate had a share.
-    last: Option<(Counters, Counters)>,
+    /// What there was when it looked last, while the candidate had a share.
+    last: Option<Last>,
+}
+
+/// What was counted at one moment.
+struct Last {
+    stable: Counters,
+    candidate: Counters,
+    /// What had come and was lost of the log lines by which that was counted.
+    lines: BTreeMap<ProxyName, LogLoss>,
 }
 
 /// The analyst.
@@ -122,11 +131,16 @@ impl Analyst {
         }
         let Some(evidence) = self.evidence.get_mut(name) else { return };
         // What was counted between two looks belongs to the share that was in force then.
-        if let Some((stable_then, candidate_then)) = &watched.last {
-            evidence.tick(now, &stable_total.since(stable_then), &candidate_total.since(candidate_then));
+        let lines = numbers.lines_of(&service.spec.proxies);
+        if let Some(then) = &watched.last {
+            for (proxy, so_far) in &lines {
+                let before = then.lines.get(proxy).copied().unwrap_or_default();
+                evidence.lost(proxy, &so_far.since(&before));
+            }
+            evidence.tick(now, &stable_total.since(&then.stable), &candidate_total.since(&then.candidate));
         }
         evidence.enter(r.phase, &a, now);
-        watched.last = Some((stable_total, candidate_total));
+        watched.last = Some(Last { stable: stable_total, candidate: candidate_total, lines });
     }
 
     /// Writes down what was seen. It need not survive a power cut: a second that was not counted says nothing either way.

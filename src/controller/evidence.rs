@@ -1,14 +1,18 @@
 //! What the requests of one rollout say about its candidate: counts of both revisions over the same seconds, in; a
 //! verdict with its numbers, out. No clock and no I/O; all of it can be written down and read back.
 
+mod lost;
+
 use serde::{Deserialize, Serialize};
 
+use self::lost::Lost;
 use crate::analysis::{AbsoluteBound, Combined, Count, Process, Rate, Settings, State, Tick, UpperBound};
 use crate::fleet::model::Analysis;
-use crate::fleet::names::{Millis, RolloutId};
+use crate::fleet::names::{Millis, ProxyName, RolloutId};
 use crate::rollout::world::Verdict;
 use crate::text::{Safe, thousands};
 use crate::traffic::Counters;
+use crate::traffic::loss::LogLoss;
 
 /// Answers of stable that must have been timed before a threshold is taken from them.
 const LEAST_TIMED: u64 = 200;
@@ -72,6 +76,8 @@ pub struct Evidence {
     looked: Millis,
     first_bad: Option<Millis>,
     stable_fails: Option<Millis>,
+    #[serde(default)]
+    lost: Lost,
 }
 
 impl Evidence {
@@ -118,6 +124,7 @@ impl Evidence {
             looked: now,
             first_bad: None,
             stable_fails: None,
+            lost: Lost::default(),
         }
     }
 
@@ -139,12 +146,19 @@ impl Evidence {
         self.here = Combined::new(a.alpha, Rate::ALPHA_PASS);
         self.most = UpperBound::new(a.tolerance, Rate::ALPHA_PASS);
         self.counted_here = Tick::default();
+        self.lost.enter();
+    }
+
+    /// What came and was lost of a proxy's log lines between the last time and the next tick, which takes that into account.
+    pub fn lost(&mut self, proxy: &ProxyName, lost: &LogLoss) {
+        self.lost.take(proxy, lost);
     }
 
     /// Takes in what both did between the last time and `now`.
     pub fn tick(&mut self, now: Millis, stable: &Counters, candidate: &Counters) {
         let (whole_t, here_t) = (seconds(now, self.began), seconds(now, self.phase_began));
         let warm = now.since(self.began) >= WARM_UP;
+        let gap = self.lost.tick();
         for m in &mut self.metrics {
             if matches!(m.bad, Bad::Slower(_)) && !warm {
                 continue;
@@ -153,10 +167,13 @@ impl Evidence {
             m.counted.stable.add(seen.stable);
             m.counted.candidate.add(seen.candidate);
             m.whole.tick(whole_t, seen);
-            let block = m.here.tick(here_t, seen);
+            let complete = !gap.covers(m.bad);
+            let block = if complete { m.here.tick(here_t, seen) } else { None };
             if m.bad == Bad::Failed {
-                self.counted_here.stable.add(seen.stable);
-                self.counted_here.candidate.add(seen.candidate);
+                if complete {
+                    self.counted_here.stable.add(seen.stable);
+                    self.counted_here.candidate.add(seen.candidate);
+                }
                 if let Some(block) = block {
                     self.most.observe(&block);
                 }
@@ -173,6 +190,7 @@ impl Evidence {
         // Failures come first; slow answers alone are no reason to hold.
         let failing = self.metrics.first().and_then(|m| m.whole.holding_since());
         self.stable_fails = failing.map(|_| self.stable_fails.unwrap_or(now));
+        self.lost.missed(self.metrics.iter().any(|m| gap.covers(m.bad)), now);
         self.looked = now;
     }
 
@@ -183,8 +201,8 @@ impl Evidence {
             State::Hold
         } else {
             match self.here.state() {
-                State::Pass => State::Pass,
-                State::Wait | State::Fail | State::Hold => State::Wait,
+                State::Pass if !self.lost.going_on => State::Pass,
+                State::Pass | State::Wait | State::Fail | State::Hold => State::Wait,
             }
         }
     }
@@ -193,13 +211,16 @@ impl Evidence {
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let state = self.state();
+        // A pass still waits for a time without a gap.
+        let lost = if matches!(state, State::Wait | State::Pass) { self.lost.words() } else { String::new() };
         Verdict {
             rollout: self.rollout.clone(),
             phase: self.phase,
             state,
             stable_fails: self.stable_fails,
             first_bad: self.first_bad,
-            words: Safe::new(&format!("{}{}", self.words(state), self.together())),
+            counted_since: self.lost.counted_since(),
+            words: Safe::new(&format!("{}{}{lost}", self.words(state), self.together())),
         }
     }
 

@@ -564,7 +564,8 @@ impl Hands {
             if counted.is_none_or(|at| at.elapsed() + PROXY_POLL / 2 >= COUNT) {
                 counted = Some(Instant::now());
                 if let Ok(counters) = proxy.counters().await {
-                    self.send(Input::Counters { proxy: declared.name.clone(), counters }).await;
+                    let (proxy, loss) = (declared.name.clone(), proxy.loss());
+                    self.send(Input::Counters { proxy, counters, loss }).await;
                 }
             }
             // The longer something drains, the longer it may still take.

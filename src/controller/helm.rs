@@ -376,11 +376,13 @@ impl Helm {
                 }
                 self.propose(facts);
             }
-            Input::Counters { proxy, counters } => {
+            Input::Counters { proxy, counters, loss } => {
                 if self.state.fleet.as_ref().is_some_and(|f| f.metrics.is_some()) {
                     self.tally.take(&proxy, &counters);
+                    self.tally.lines(&proxy, loss);
                 }
                 self.numbers.take(now, &proxy, counters);
+                self.numbers.lines(now, &proxy, loss);
                 if let Some(verdicts) = self.analyst.look(&self.state, &self.numbers, now) {
                     self.obs.verdicts = verdicts;
                 }

@@ -21,6 +21,7 @@ use crate::rollout::state::{Kind, Revision, State};
 use crate::rollout::world::{Health, Means, ObservedInstance, RouteReadback};
 use crate::text::Safe;
 use crate::traffic::Counters;
+use crate::traffic::loss::LogLoss;
 
 /// Somebody wants something, and waits for the answer.
 pub type Asked = (Box<Request>, oneshot::Sender<Result<VerbReply, ApiError>>);
@@ -53,6 +54,8 @@ pub enum Input {
         proxy: ProxyName,
         /// Per instance.
         counters: BTreeMap<InstanceId, Counters>,
+        /// What was lost of the lines that they are made of, if they are.
+        loss: Option<LogLoss>,
     },
     /// An effect was carried out, or not.
     Done {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::api::{ComparisonView, MeasuredView, TrafficView};
 use crate::fleet::names::{Bp, InstanceId, Millis, ProxyName, RevisionId};
+use crate::text::Safe;
 use crate::traffic::Counters;
+use crate::traffic::loss::LogLoss;
 
 /// How far the rates look back.
 const WINDOW: Millis = Millis::secs(10);
@@ -24,6 +26,10 @@ pub struct Numbers {
     changed: BTreeMap<String, Millis>,
     /// What two revisions do side by side, per service: of the last rollout that compared any.
     side_by_side: BTreeMap<String, SideBySide>,
+    /// What came and was lost of the log lines that each proxy's counters are made of, if they are.
+    lines: BTreeMap<ProxyName, LogLoss>,
+    /// When a proxy last lost too many between two looks, and how many.
+    losing: BTreeMap<ProxyName, (Millis, LogLoss)>,
 }
 
 /// Counters over the time in which two revisions served side by side at the same shares.
@@ -54,6 +60,33 @@ impl Numbers {
         while self.samples.len() > 2 && self.samples.get(1).is_some_and(|(at, _)| now.since(*at) >= WINDOW) {
             self.samples.pop_front();
         }
+    }
+
+    /// Takes in what came and was lost of the lines that the proxy's counters of the same moment are made of.
+    pub fn lines(&mut self, now: Millis, proxy: &ProxyName, loss: Option<LogLoss>) {
+        let Some(loss) = loss else {
+            self.lines.remove(proxy);
+            self.losing.remove(proxy);
+            return;
+        };
+        let before = self.lines.insert(proxy.clone(), loss).unwrap_or_default();
+        let lost = loss.since(&before);
+        if lost.too_many() {
+            self.losing.insert(proxy.clone(), (now, lost));
+        }
+    }
+
+    /// What these proxies' lines came to so far.
+    #[must_use]
+    pub fn lines_of(&self, proxies: &[ProxyName]) -> BTreeMap<ProxyName, LogLoss> {
+        proxies.iter().filter_map(|p| Some((p.clone(), *self.lines.get(p)?))).collect()
+    }
+
+    /// The proxies that lose lines, or did a moment ago, in words.
+    #[must_use]
+    pub fn losing(&self, now: Millis) -> Vec<Safe> {
+        let lately = self.losing.iter().filter(|(_, (at, _))| now.since(*at) < WINDOW);
+        lately.map(|(proxy, (_, lost))| Safe::new(&lost.words(proxy.as_str()))).collect()
     }
 
     /// Numbers of a rollout are counted from here.
@@ -287,6 +320,26 @@ mod tests {
         assert_eq!(n.totals("web", &revision, &both[..1]).unwrap().requests, 100);
         n.take(Millis::secs(1), &two, counters(&id, 5_000, 1));
         assert_eq!(n.totals("web", &revision, &both).unwrap().requests, 5_100);
+    }
+
+    #[test]
+    fn a_proxy_that_loses_lines_is_named_for_as_long_as_rates_look_back() {
+        let (one, two): (ProxyName, ProxyName) = ("p1".parse().unwrap(), "p2".parse().unwrap());
+        let mut n = Numbers::default();
+        let so_far = |came, dropped| Some(LogLoss { came, dropped, ..LogLoss::default() });
+        n.lines(Millis::secs(1), &one, so_far(1_000, 0));
+        n.lines(Millis::secs(1), &two, None);
+        assert!(n.losing(Millis::secs(1)).is_empty());
+        n.lines(Millis::secs(2), &one, so_far(2_000, 500));
+        n.lines(Millis::secs(3), &one, so_far(3_000, 500));
+        let said = n.losing(Millis::secs(11));
+        assert_eq!(said.len(), 1);
+        assert!(
+            said[0].as_str().starts_with("33.3% of the log lines of proxy p1 were lost (500 of 1,500"),
+            "{said:?}"
+        );
+        assert!(n.losing(Millis::secs(12)).is_empty());
+        assert_eq!(n.lines_of(&[one, two]).len(), 1);
     }
 
     #[test]

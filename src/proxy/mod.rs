@@ -27,6 +27,7 @@ use crate::fleet::names::{FleetName, InstanceId, Millis, ServiceName};
 use crate::rollout::world::{Route, RouteReadback, Slot, SlotRoute, Slots};
 use crate::text::Safe;
 use crate::traffic::Counters;
+use crate::traffic::loss::LogLoss;
 
 /// Why a call to a proxy failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +79,12 @@ pub trait Proxy: Send + Sync {
     /// Requests, errors and latency per instance since some fixed moment in the past. Never goes backwards for the
     /// life of the driver, also over reloads and restarts of the proxy, until [`Proxy::forget`].
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError>;
+
+    /// How many of the log lines came and were lost that the last [`Proxy::counters`] were made of; `None` for a proxy that
+    /// counts by itself, or keeps its lines in a file.
+    fn loss(&self) -> Option<LogLoss> {
+        None
+    }
 
     /// Nobody asks for the counters of these instances any more: they may be forgotten.
     fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool);

@@ -396,6 +396,9 @@ pub struct Verdict {
     /// The end of the last moment in which no request of the candidate had failed yet (controller time); `None` while
     /// none has.
     pub first_bad: Option<Millis>,
+    /// Since when nothing is missing of what is counted (controller time); `None` when nothing was missing at this share.
+    #[serde(default)]
+    pub counted_since: Option<Millis>,
     /// The numbers in words: `12 of 240 requests failed, stable 3 of 9,120: 99.7% sure it is over 0.5 points worse`.
     pub words: Safe,
 }

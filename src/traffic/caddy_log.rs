@@ -5,7 +5,8 @@
 //! whose it was: `X-Pilothouse-Attempt: REQUEST ADDRESS`, where the address begins with `tcp4/` or `tcp6/` at the first
 //! attempt and with `tcp/` at the second. A first attempt that failed and was followed by one elsewhere was hidden from the
 //! client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line that is
-//! none of ours is counted and left out. Datagrams can be lost: counts are those of the lines that came.
+//! none of ours is left out. Datagrams can be lost: counts are those of the lines that came, and [`super::loss`] tells how
+//! many did not.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -14,7 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Deserialize;
 
 use super::Counters;
-use super::log_socket::{Lines, LogSocket};
+use super::log_socket::{Lines, Listener, LogSocket};
+use super::loss::{LogLoss, Taken};
 use crate::fleet::names::InstanceId;
 
 /// The header by which an attempt is known, in Go's spelling.
@@ -93,7 +95,6 @@ struct Seen {
     counted: BTreeMap<InstanceId, Counters>,
     /// Requests whose first attempt failed, and at which instance.
     awaited: VecDeque<(String, InstanceId)>,
-    ignored: u64,
 }
 
 /// Listens until dropped and counts requests per instance.
@@ -105,7 +106,7 @@ impl LogListener {
     /// # Errors
     /// When the address is not a loopback one, or is taken.
     pub fn bind(addr: SocketAddr, whose: Whose) -> io::Result<Self> {
-        let seen = Seen { whose, counted: BTreeMap::new(), awaited: VecDeque::new(), ignored: 0 };
+        let seen = Seen { whose, counted: BTreeMap::new(), awaited: VecDeque::new() };
         LogSocket::bind(addr, seen).map(Self)
     }
 
@@ -120,6 +121,12 @@ impl LogListener {
         let mut seen = self.0.seen();
         seen.counted.retain(|id, _| !gone(id));
         seen.awaited.retain(|(_, id)| !gone(id));
+    }
+}
+
+impl Listener for LogListener {
+    fn loss(&self) -> LogLoss {
+        self.0.loss()
     }
 }
 
@@ -167,12 +174,12 @@ impl Seen {
 }
 
 impl Lines for Seen {
-    fn take(&mut self, line: &str, trusted: bool) {
-        let attempt = parse(line).filter(|_| trusted);
-        match attempt.and_then(|a| Some(((self.whose)(a.addr)?, a))) {
-            Some((id, a)) => self.take_attempt(id, &a),
-            None => self.ignored += 1,
-        }
+    fn take(&mut self, line: &str, trusted: bool) -> Taken {
+        // Whoever else has a `reverse_proxy` in this Caddy is in the same log, without our header.
+        let Some(a) = parse(line).filter(|_| trusted) else { return Taken::Other };
+        let Some(id) = (self.whose)(a.addr) else { return Taken::Unread };
+        self.take_attempt(id, &a);
+        Taken::Counted
     }
 }
 
@@ -186,7 +193,7 @@ mod tests {
             let n = u32::from(addr.port());
             (n < 10).then(|| InstanceId::of(&"web".parse().unwrap(), &"0000001a".parse().unwrap(), n))
         };
-        Seen { whose: Box::new(whose), counted: BTreeMap::new(), awaited: VecDeque::new(), ignored: 0 }
+        Seen { whose: Box::new(whose), counted: BTreeMap::new(), awaited: VecDeque::new() }
     }
 
     fn line(method: &str, attempt: &str, end: &str) -> String {
@@ -208,17 +215,18 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_counted_and_left_out() {
+    fn other_lines_are_left_out_and_those_of_unknown_instances_are_told() {
         let mut seen = seen();
         let good = line("GET", "u1 tcp4/127.0.0.1:1", r#""status":200"#);
         for odd in ["", "{}", "\u{1b}[2J", r#"{"msg":"selected upstream"}"#] {
-            seen.take(odd, true);
+            assert_eq!(seen.take(odd, true), Taken::Other, "{odd}");
         }
-        seen.take(&good, false);
-        seen.take(&good.replace("roundtrip", "x"), true);
-        seen.take(&good.replace(":1\"", ":10\""), true);
-        seen.take(&good.replace("X-Pilothouse", "X"), true);
-        assert_eq!((seen.ignored, seen.counted.len()), (8, 0));
+        assert_eq!(seen.take(&good, false), Taken::Other);
+        assert_eq!(seen.take(&good.replace("roundtrip", "x"), true), Taken::Other);
+        assert_eq!(seen.take(&good.replace("X-Pilothouse", "X"), true), Taken::Other);
+        assert_eq!(seen.take(&good.replace(":1\"", ":10\""), true), Taken::Unread);
+        assert!(seen.counted.is_empty());
+        assert_eq!(seen.take(&good, true), Taken::Counted);
     }
 
     #[test]

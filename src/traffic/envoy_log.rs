@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use super::Counters;
 use super::log_socket::Lines;
+use super::loss::Taken;
 use crate::fleet::names::InstanceId;
 
 /// The format of a line, as Envoy takes it.
@@ -58,8 +59,8 @@ impl Counted {
 }
 
 impl Lines for Counted {
-    fn take(&mut self, line: &str, trusted: bool) {
-        let Some(line) = trusted.then(|| parse(line)).flatten() else { return };
+    fn take(&mut self, line: &str, trusted: bool) -> Taken {
+        let Some(line) = trusted.then(|| parse(line)).flatten() else { return Taken::Other };
         let counters = self.0.entry(line.instance).or_default();
         if let Some(us) = line.took_us {
             counters.latency.record(us);
@@ -67,6 +68,7 @@ impl Lines for Counted {
         if let Some(client) = line.client {
             counters.count_client(client, line.status == 0 || line.status >= 500);
         }
+        Taken::Counted
     }
 }
 

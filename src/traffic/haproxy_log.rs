@@ -6,14 +6,16 @@
 //! log-format "ph %b/%s %ST %Ta %rc %ts %ci"
 //! ```
 //! that is backend, server, status, active time in milliseconds, retries (with `+` when another server was tried)
-//! how the session ended, and the client's address, which may be missing. Only loopback is listened to; a line that is none of ours is counted and left out.
+//! how the session ended, and the client's address, which may be missing. Only loopback is listened to; a line that is none of
+//! ours is left out, and [`super::loss`] tells how many were lost.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Counters;
-use super::log_socket::{Lines, LogSocket};
+use super::log_socket::{Lines, Listener, LogSocket};
+use super::loss::{LogLoss, Taken};
 use crate::fleet::names::InstanceId;
 
 /// What the operator's frontend has after `log-format`.
@@ -68,7 +70,6 @@ struct Seen {
     prefix: String,
     /// Response times and clients per backend and server.
     counted: BTreeMap<(String, String), Counters>,
-    ignored: u64,
 }
 
 /// Listens until dropped and keeps response times and clients per backend and server.
@@ -103,26 +104,32 @@ impl LogListener {
     pub fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
         self.0.seen().counted.retain(|(_, server), _| !server.parse().is_ok_and(|id| gone(&id)));
     }
+}
 
-    /// Datagram lines that were not ours or not readable.
-    #[must_use]
-    pub fn ignored(&self) -> u64 {
-        self.0.seen().ignored
+impl Listener for LogListener {
+    fn loss(&self) -> LogLoss {
+        LogLoss { latency_only: true, ..self.0.loss() }
     }
 }
 
+/// Whether a line that cannot be read is about a request that one of our servers was to answer. A request that never got so
+/// far as to have a time is no loss.
+fn is_ours(line: &str, prefix: &str) -> bool {
+    let mut words = line.split_ascii_whitespace().skip_while(|w| *w != "ph").skip(1);
+    let Some((backend, server)) = words.next().and_then(|w| w.split_once('/')) else { return false };
+    let timeless = words.nth(1).is_some_and(|w| w.starts_with('-'));
+    backend.starts_with(prefix) && !server.starts_with('<') && !timeless
+}
+
 impl Lines for Seen {
-    fn take(&mut self, line: &str, trusted: bool) {
-        let known = |l: &LogLine<'_>| l.backend.starts_with(&self.prefix) && !l.server.starts_with('<');
-        let ours = parse(line).filter(|l| trusted && known(l));
-        let Some(l) = ours else {
-            self.ignored += 1;
-            return;
-        };
+    fn take(&mut self, line: &str, trusted: bool) -> Taken {
+        if !trusted || !is_ours(line, &self.prefix) {
+            return Taken::Other;
+        }
+        let Some(l) = parse(line) else { return Taken::Unread };
         let key = (l.backend.to_owned(), l.server.to_owned());
         if self.counted.len() >= MAX_SERVERS && !self.counted.contains_key(&key) {
-            self.ignored += 1;
-            return;
+            return Taken::Other;
         }
         // A client that hung up says nothing about the server.
         if !l.end.starts_with(['C', 'c']) {
@@ -132,6 +139,7 @@ impl Lines for Seen {
                 counted.count_client(client, l.status >= 500 || l.end != "--");
             }
         }
+        Taken::Counted
     }
 }
 
@@ -152,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_counted_and_left_out() {
+    fn other_lines_are_left_out_and_unreadable_ones_of_ours_are_told() {
         let mut seen = Seen { prefix: "ph_f_".to_owned(), ..Seen::default() };
         for (line, loopback) in [
             ("", true),
@@ -164,10 +172,14 @@ mod tests {
             ("ph ph_f_web/web-1 200 1 0 --", false),
             ("\u{1b}[2J", true),
         ] {
-            seen.take(line, loopback);
+            assert_eq!(seen.take(line, loopback), Taken::Other, "{line}");
         }
-        assert_eq!((seen.ignored, seen.counted.len()), (8, 0));
-        seen.take("ph ph_f_web/web-1 200 1 0 --", true);
+        for line in ["ph ph_f_web/web-1 200", "ph ph_f_web/web-1 x 1 0 --", "ph ph_f_web/web-1 200 1s 0 --"] {
+            assert_eq!(seen.take(line, true), Taken::Unread, "{line}");
+        }
+        assert_eq!(seen.take("ph ph_f_web/web-1 200 -1 0 CR", true), Taken::Other, "it never had a time");
+        assert!(seen.counted.is_empty());
+        assert_eq!(seen.take("ph ph_f_web/web-1 200 1 0 --", true), Taken::Counted);
         seen.take("ph ph_f_web/web-1 -1 1 0 CD", true);
         seen.take("ph ph_f_web/web-1 503 1 0 -- fd00::7", true);
         assert_eq!(seen.counted.values().map(|c| c.latency.count()).sum::<u64>(), 2);
@@ -184,9 +196,11 @@ mod tests {
         let out = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         out.send_to(b"ph ph_f_web_a/web-1 200 7 0 --\n", free).await.unwrap();
         out.send_to(b"rubbish\n", free).await.unwrap();
-        while listener.ignored() == 0 {
+        out.send_to(b"ph ph_f_web_a/web-1 x\n", free).await.unwrap();
+        while listener.loss().unread == 0 {
             tokio::task::yield_now().await;
         }
+        assert!(listener.loss().latency_only && listener.loss().came == 3);
         let p50 = listener.counted()["web-1"].latency.quantile_us(0.5).unwrap();
         assert!((7_000..9_000).contains(&p50));
     }

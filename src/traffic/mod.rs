@@ -5,6 +5,7 @@ pub mod envoy_log;
 pub mod haproxy_log;
 pub mod log_file;
 pub mod log_socket;
+pub mod loss;
 pub mod nginx_log;
 pub mod totals;
 

@@ -7,14 +7,16 @@
 //! The generation says which configuration served it, and so whose an address was. nginx tried the addresses in turn
 //! (`, ` between them, ` : ` where it began anew); the last of ours answered, the ones before it failed and were hidden from
 //! the client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line
-//! that is none of ours is counted and left out. Datagrams can be lost: counts are those of the lines that came.
+//! that is none of ours is left out. Datagrams can be lost: counts are those of the lines that came, and [`super::loss`] tells
+//! how many did not.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Counters;
-use super::log_socket::{Lines, LogSocket};
+use super::log_socket::{Lines, Listener, LogSocket};
+use super::loss::{LogLoss, Taken};
 use crate::fleet::names::InstanceId;
 
 /// A client that went away before the answer.
@@ -44,11 +46,16 @@ pub struct Attempt {
     pub took_ms: Option<u64>,
 }
 
+/// What comes after the `ph ` of a line and a syslog header before it; `None` for a line that has none.
+fn after_mark(line: &str) -> Option<&str> {
+    let at = if line.starts_with("ph ") { 0 } else { line.find(" ph ")? + 1 };
+    line.get(at..)?.strip_prefix("ph ")
+}
+
 /// Reads one line; a syslog header before the `ph` is skipped. `None` for anything else.
 #[must_use]
 pub fn parse(line: &str) -> Option<LogLine<'_>> {
-    let at = if line.starts_with("ph ") { 0 } else { line.find(" ph ")? + 1 };
-    let rest = line.get(at..)?.strip_prefix("ph ")?;
+    let rest = after_mark(line)?;
     let (head, lists) = rest.split_once(" [")?;
     let mut words = head.split(' ');
     let (generation, status, client) = (words.next()?, words.next()?.parse().ok()?, words.next()?);
@@ -76,13 +83,16 @@ fn ms(seconds: &str) -> Option<u64> {
     whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(part)
 }
 
-/// Says which instance had an address in a generation.
-pub type Whose = Box<dyn Fn(&str, SocketAddr) -> Option<InstanceId> + Send>;
+/// Nobody knows what a generation routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forgotten;
+
+/// Says which instance had an address in a generation; `None` for an address that is none of ours.
+pub type Whose = Box<dyn Fn(&str, SocketAddr) -> Result<Option<InstanceId>, Forgotten> + Send>;
 
 struct Seen {
     whose: Whose,
     counted: BTreeMap<InstanceId, Counters>,
-    ignored: u64,
 }
 
 /// Listens until dropped and counts requests per instance.
@@ -94,7 +104,7 @@ impl LogListener {
     /// # Errors
     /// When the address is not a loopback one, or is taken.
     pub fn bind(addr: SocketAddr, whose: Whose) -> io::Result<Self> {
-        LogSocket::bind(addr, Seen { whose, counted: BTreeMap::new(), ignored: 0 }).map(Self)
+        LogSocket::bind(addr, Seen { whose, counted: BTreeMap::new() }).map(Self)
     }
 
     /// What was counted so far, per instance.
@@ -107,28 +117,31 @@ impl LogListener {
     pub fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
         self.0.seen().counted.retain(|id, _| !gone(id));
     }
+}
 
-    /// Datagram lines that were not ours or not readable.
-    #[must_use]
-    pub fn ignored(&self) -> u64 {
-        self.0.seen().ignored
+impl Listener for LogListener {
+    fn loss(&self) -> LogLoss {
+        self.0.loss()
     }
 }
 
 impl Lines for Seen {
-    fn take(&mut self, line: &str, trusted: bool) {
-        let Some(l) = parse(line).filter(|_| trusted) else {
-            self.ignored += 1;
-            return;
-        };
+    fn take(&mut self, line: &str, trusted: bool) -> Taken {
+        if !trusted || after_mark(line).is_none() {
+            return Taken::Other;
+        }
+        let Some(l) = parse(line) else { return Taken::Unread };
         // What else the operator's configuration asks (a page for errors, say) is none of ours; who answered is judged by
         // its own answer, whatever is made of it for the client.
-        let ours = l.tried.iter().filter_map(|t| Some(((self.whose)(l.generation, t.addr?)?, *t)));
-        let ours: Vec<(InstanceId, Attempt)> = ours.collect();
-        let Some(((id, last), before)) = ours.split_last() else {
-            self.ignored += 1;
-            return;
-        };
+        let mut ours: Vec<(InstanceId, Attempt)> = Vec::new();
+        for t in &l.tried {
+            match t.addr.map(|addr| (self.whose)(l.generation, addr)) {
+                Some(Ok(Some(id))) => ours.push((id, *t)),
+                Some(Err(Forgotten)) => return Taken::Unread,
+                Some(Ok(None)) | None => {}
+            }
+        }
+        let Some(((id, last), before)) = ours.split_last() else { return Taken::Other };
         for (id, _) in before {
             self.counted.entry(id.clone()).or_default().retries += 1;
         }
@@ -138,7 +151,7 @@ impl Lines for Seen {
         c.errors += u64::from(failed);
         // A client that hung up says nothing about the server.
         if l.status == CLIENT_CLOSED {
-            return;
+            return Taken::Counted;
         }
         if let Some(took) = last.took_ms {
             c.latency.record(took.saturating_mul(1000));
@@ -146,6 +159,7 @@ impl Lines for Seen {
         if let Some(client) = l.client {
             c.count_client(client, failed);
         }
+        Taken::Counted
     }
 }
 
@@ -156,11 +170,13 @@ mod tests {
     /// Of generations `g` and `h`, whose instances have the ports 1 to 9.
     fn seen() -> Seen {
         let whose = |generation: &str, addr: SocketAddr| {
-            let revision = ["g", "h"].contains(&generation).then(|| "0000001a".parse().unwrap())?;
-            (addr.port() < 10)
-                .then(|| InstanceId::of(&"web".parse().unwrap(), &revision, u32::from(addr.port())))
+            if !["g", "h"].contains(&generation) {
+                return Err(Forgotten);
+            }
+            let (service, revision) = ("web".parse().unwrap(), "0000001a".parse().unwrap());
+            Ok((addr.port() < 10).then(|| InstanceId::of(&service, &revision, u32::from(addr.port()))))
         };
-        Seen { whose: Box::new(whose), counted: BTreeMap::new(), ignored: 0 }
+        Seen { whose: Box::new(whose), counted: BTreeMap::new() }
     }
 
     const PLAIN: &str = "ph 1a2b 200 10.0.0.9 [127.0.0.1:9001] [200] [0.012]";
@@ -179,24 +195,27 @@ mod tests {
     }
 
     #[test]
-    fn other_lines_are_counted_and_left_out() {
+    fn other_lines_are_left_out_and_those_of_ours_that_say_nothing_are_told() {
         let mut seen = seen();
-        let odd = [
+        let others = [
             "",
             "ph",
-            "ph 1 200 - [-] [-] [-]",
-            "ph 1 x - [127.0.0.1:1] [200] [0.1]",
             "\u{1b}[2J",
-            "ph 1 200 [",
+            "ph 1 200 - [-] [-] [-]",
+            "ph g 503 - [unix:/run/x] [503] [0.000]",
+            "ph g 200 - [127.0.0.1:10] [200] [0.000]",
         ];
-        for line in odd {
-            seen.take(line, true);
+        for line in others {
+            assert_eq!(seen.take(line, true), Taken::Other, "{line}");
         }
-        seen.take("ph g 503 - [unix:/run/x] [503] [0.000]", true);
-        seen.take("ph x 200 - [127.0.0.1:1] [200] [0.000]", true);
-        seen.take("ph g 200 - [127.0.0.1:10] [200] [0.000]", true);
-        seen.take(PLAIN, false);
-        assert_eq!((seen.ignored, seen.counted.len()), (odd.len() as u64 + 4, 0));
+        assert_eq!(seen.take(PLAIN, false), Taken::Other);
+        for line in
+            ["ph g x - [127.0.0.1:1] [200] [0.1]", "ph g 200 [", "ph x 200 - [127.0.0.1:1] [200] [0.000]"]
+        {
+            assert_eq!(seen.take(line, true), Taken::Unread, "{line}");
+        }
+        assert!(seen.counted.is_empty());
+        assert_eq!(seen.take("ph g 200 - [127.0.0.1:1] [200] [0.000]", true), Taken::Counted);
     }
 
     #[test]
@@ -209,7 +228,9 @@ mod tests {
         // Hidden by the operator's own page for errors, from a file or from somewhere else.
         seen.take("ph g 200 10.0.0.9 [127.0.0.1:3] [500] [0.001]", true);
         seen.take("ph g 200 10.0.0.9 [127.0.0.1:3 : 10.0.0.7:80] [500 : 200] [0.001 : 0.002]", true);
-        let of = |port: u16| seen.counted[&(seen.whose)("g", ([127, 0, 0, 1], port).into()).unwrap()].clone();
+        let of = |port: u16| {
+            seen.counted[&(seen.whose)("g", ([127, 0, 0, 1], port).into()).unwrap().unwrap()].clone()
+        };
         let (one, two) = (of(1), of(2));
         assert_eq!((one.requests, one.errors, one.retries, one.latency.count()), (1, 1, 1, 1));
         assert_eq!((two.requests, two.errors, two.retries, two.latency.count()), (3, 0, 0, 1));

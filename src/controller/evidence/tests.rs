@@ -151,6 +151,115 @@ fn it_is_written_down_and_goes_on_as_if_nothing_had_been() {
     }
 }
 
+/// `lost` in a hundred of this second's lines of a proxy.
+fn loses(e: &mut Evidence, lost: u64, latency_only: bool) {
+    let loss = LogLoss { came: 100 - lost, dropped: lost, latency_only, ..LogLoss::default() };
+    e.lost(&"lb".parse().unwrap(), &loss);
+}
+
+#[test]
+fn nothing_is_passed_by_what_is_left_of_lines_that_were_lost() {
+    let a = Analysis { latency: false, ..analysis() };
+    let good = || (did(75, 0, 1), did(25, 0, 1));
+    let mut e = evidence(&a, &did(30_000, 0, 2_000));
+    for s in 1..=300 {
+        loses(&mut e, 2, false);
+        let (stable, candidate) = good();
+        e.tick(Millis::secs(100 + s), &stable, &candidate);
+        assert_eq!(e.verdict().state, State::Wait, "second {s}");
+    }
+    let v = e.verdict();
+    assert_eq!(v.counted_since, Some(Millis::secs(400)));
+    let said = v.words.as_str();
+    assert!(
+        said.starts_with("no requests of both versions at this share yet; 2.0% of the log lines of proxy lb"),
+        "{said}"
+    );
+    assert!(
+        said.contains("(600 of 30,000 were not read in time")
+            && said.ends_with("nothing is passed by what is left"),
+        "{said}"
+    );
+    // What waited in the buffer comes with the next interval: that is none to count on either. Then it begins.
+    let at = until(&mut e, 301, State::Pass, |_| good()).unwrap();
+    assert!((320..=390).contains(&at), "gathered from nothing: {at} s");
+    let v = e.verdict();
+    assert_eq!(v.counted_since, Some(Millis::secs(401)));
+    assert!(v.words.as_str().starts_with(&format!("0 of {} failed", (at - 301) * 25)), "{}", v.words);
+    // It is taken back in the moment in which lines are lost again, and another share begins without them.
+    loses(&mut e, 50, false);
+    e.tick(Millis::secs(101 + at), &did(75, 0, 1), &did(25, 0, 1));
+    assert_eq!(e.verdict().state, State::Wait);
+    e.enter(2, &a, Millis::secs(101 + at));
+    assert_eq!(e.verdict().counted_since, None);
+    assert!(!e.verdict().words.as_str().contains("lost"), "{}", e.verdict().words);
+}
+
+#[test]
+fn one_line_in_a_hundred_may_be_lost() {
+    let a = Analysis { latency: false, ..analysis() };
+    let passed_at = |lost| {
+        let mut e = evidence(&a, &did(30_000, 0, 2_000));
+        (1..200_u64).find(|s| {
+            loses(&mut e, lost, false);
+            e.tick(Millis::secs(100 + s), &did(75, 0, 1), &did(25, 0, 1));
+            e.verdict().state == State::Pass
+        })
+    };
+    assert!(passed_at(0).is_some());
+    assert_eq!(passed_at(1), passed_at(0));
+    assert_eq!(passed_at(2), None);
+}
+
+#[test]
+fn lost_lines_do_not_keep_back_what_speaks_against_the_candidate() {
+    let second = |s: u64| (did(95, 0, 2_000), did(5, u64::from(s > 3), 2_000));
+    let found = |lost| {
+        let mut e = evidence(&analysis(), &did(30_000, 30, 2_000));
+        (1..60_u64).find(|s| {
+            loses(&mut e, lost, false);
+            let (stable, candidate) = second(*s);
+            e.tick(Millis::secs(100 + s), &stable, &candidate);
+            e.verdict().state == State::Fail
+        })
+    };
+    assert!(found(0).is_some());
+    assert_eq!(found(40), found(0));
+}
+
+#[test]
+fn where_lines_tell_response_times_only_failures_are_judged_as_ever() {
+    let passes = |latency: bool| {
+        let a = Analysis { latency, ..analysis() };
+        let mut e = evidence(&a, &did(30_000, 0, 2_000));
+        let at = (1..400_u64).find(|s| {
+            loses(&mut e, 30, true);
+            e.tick(Millis::secs(100 + s), &did(75, 0, 2_000), &did(25, 0, 2_000));
+            e.verdict().state == State::Pass
+        });
+        (at.is_some(), e.verdict())
+    };
+    let (passed, v) = passes(false);
+    assert!(passed && v.counted_since.is_none(), "nobody asked for response times: {}", v.words);
+    let (passed, v) = passes(true);
+    assert!(!passed, "{}", v.words);
+    let said = v.words.as_str();
+    assert!(
+        said.starts_with("0 of 9,975 failed, stable 0 of") && said.contains("30.0% of the log lines"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_was_lost_is_written_down_and_evidence_of_before_can_be_read() {
+    let mut e = evidence(&analysis(), &did(3_000, 3, 2_000));
+    loses(&mut e, 9, false);
+    let mut text = serde_json::to_value(&e).unwrap();
+    assert_eq!(serde_json::from_value::<Evidence>(text.clone()).unwrap(), e);
+    assert!(text.as_object_mut().unwrap().remove("lost").is_some());
+    assert_eq!(serde_json::from_value::<Evidence>(text).unwrap().lost, Lost::default());
+}
+
 #[test]
 fn numbers_are_said_as_people_read_them() {
     assert_eq!(

@@ -100,6 +100,7 @@ impl Helm {
         next.alarms.extend(self.notifier.trouble());
         next.alarms.extend(self.exporter.trouble());
         next.alarms.extend(self.analyst.trouble().map(|t| Safe::new(&t)));
+        next.alarms.extend(self.numbers.losing(sources.now));
         let (last, mut countdowns) = {
             let guard = self.latest.read().unwrap_or_else(PoisonError::into_inner);
             (guard.snapshot.clone(), guard.countdowns.clone())

@@ -100,6 +100,7 @@ pub fn page(from: &Source) -> Page {
     shares(&mut page, from, &revisions);
     instances(&mut page, from, &revisions);
     requests(&mut page, from, &revisions);
+    lines(&mut page, from);
     rollouts(&mut page, from);
     notifications(&mut page, from);
     page
@@ -314,6 +315,29 @@ fn requests(page: &mut Page, from: &Source, revisions: &[(Names<'_>, &RevisionVi
     for (labels, c) in counted.iter().filter(|(_, c)| c.latency.count() > 0) {
         let buckets: Vec<(f64, u64)> = c.latency.below().map(|(us, n)| (us as f64 / 1e6, n)).collect();
         f.histogram(labels, &buckets, c.latency.about_sum_us() as f64 / 1e6, c.latency.count());
+    }
+}
+
+fn lines(page: &mut Page, from: &Source) {
+    let known = || {
+        let of = |p| from.known.tally.lines.iter().find(|(name, _)| name.as_str() == p);
+        from.snapshot.proxies.iter().filter_map(move |p| of(p.name.as_str()))
+    };
+    let mut f = page.family(
+        "pilothouse_log_lines_total",
+        Kind::Counter,
+        "Datagrams with log lines that came from a proxy; missing for one that counts by itself.",
+    );
+    known().for_each(|(proxy, l)| f.sample(&[("proxy", proxy.as_str())], l.came as f64));
+    let mut f = page.family(
+        "pilothouse_log_lines_lost_total",
+        Kind::Counter,
+        "Log lines of a proxy that were lost: dropped before they were read, or unread because they say nothing.",
+    );
+    for (proxy, l) in known() {
+        for (reason, n) in [("dropped", l.dropped), ("unread", l.unread)] {
+            f.sample(&[("proxy", proxy.as_str()), ("reason", reason)], n as f64);
+        }
     }
 }
 

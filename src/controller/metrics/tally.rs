@@ -7,6 +7,7 @@ use crate::fleet::names::{InstanceId, ProxyName, ServiceName};
 use crate::rollout::fact::Fact;
 use crate::rollout::state::{Outcome, State};
 use crate::traffic::Counters;
+use crate::traffic::loss::LogLoss;
 use crate::traffic::totals::Totals;
 
 /// Service and revision, both as texts: instances that are gone by now are told by their names.
@@ -35,6 +36,8 @@ pub struct Tally {
     pub probes: BTreeMap<(Of, String), [u64; 2]>,
     /// Rollouts.
     pub rollouts: BTreeMap<ServiceName, Rollouts>,
+    /// Log lines that came and were lost, by proxy.
+    pub lines: BTreeMap<ProxyName, LogLoss>,
     /// What the proxies said last.
     last: Totals<ProxyName>,
     /// Proxies that have said anything.
@@ -55,6 +58,14 @@ impl Tally {
                 }
             }
         }
+    }
+
+    /// Takes in what came and was lost of one proxy's log lines, if it has any.
+    pub fn lines(&mut self, proxy: &ProxyName, loss: Option<LogLoss>) {
+        match loss {
+            Some(loss) => self.lines.insert(proxy.clone(), loss),
+            None => self.lines.remove(proxy),
+        };
     }
 
     /// An instance was probed.

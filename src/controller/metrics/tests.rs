@@ -7,6 +7,7 @@ use crate::api::{
 };
 use crate::fleet::names::{Bp, InstanceId, Millis};
 use crate::traffic::Counters;
+use crate::traffic::loss::LogLoss;
 
 /// A canary at 25 %, read back at 20 % by one of its two proxies; everything that a page can say is said.
 pub(crate) fn source() -> Source {
@@ -83,6 +84,9 @@ pub(crate) fn source() -> Source {
         let (instance, host) = ("web-0000000b-1".into(), "node-1".into());
         tally.probed(&ProbeView { instance, host, ok, ..ProbeView::default() });
     }
+    let loss = LogLoss { came: 990, dropped: 10, counted: 500, unread: 3, ..LogLoss::default() };
+    tally.lines(&lb, Some(loss));
+    tally.lines(&"gone".parse().unwrap(), Some(loss));
     let web: crate::fleet::names::ServiceName = "web".parse().unwrap();
     tally.rollouts.insert(web.clone(), tally::Rollouts { started: 2, done: 1, aborted: 0, failed: 0 });
     let actual = |revision: &str, proxy: &str, percent| Actual {

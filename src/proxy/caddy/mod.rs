@@ -36,6 +36,7 @@ use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::caddy_log::LogListener;
 use crate::traffic::log_socket::LogPort;
+use crate::traffic::loss::LogLoss;
 
 /// Caddy reads the files as another user.
 const MODE: u32 = 0o644;
@@ -435,6 +436,10 @@ impl Proxy for Caddy {
         Ok(out)
     }
 
+    fn loss(&self) -> Option<LogLoss> {
+        self.log.loss()
+    }
+
     fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
         self.log.heard(|listener| listener.forget(gone));
         self.known().whose.retain(|(_, id)| !gone(id));
@@ -442,7 +447,10 @@ impl Proxy for Caddy {
 
     fn warning(&self) -> Option<Safe> {
         match self.settings.log {
-            Some(_) => self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}"))),
+            Some(_) => {
+                let deaf = self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}")));
+                deaf.or_else(|| self.log.losing(self.name.as_str()))
+            }
             None => Some(Safe::new(&format!(
                 "no numbers per version: proxy {} has no log = \"127.0.0.1:PORT\"",
                 self.name

@@ -47,6 +47,7 @@ use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::haproxy_log::LogListener;
 use crate::traffic::log_socket::LogPort;
+use crate::traffic::loss::LogLoss;
 
 /// Longest wait for a new worker after a reload.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -503,14 +504,19 @@ impl Proxy for Haproxy {
         Ok(totals)
     }
 
+    fn loss(&self) -> Option<LogLoss> {
+        self.log.loss()
+    }
+
     fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
         locked(&self.counts).forget(gone);
         self.log.heard(|listener| listener.forget(gone));
     }
 
-    /// Why there are no latency percentiles although a log address is configured.
+    /// Why there are no latency percentiles, or bad ones, although a log address is configured.
     fn warning(&self) -> Option<Safe> {
-        self.log.failure().map(|why| Safe::new(&format!("no percentiles: {why}")))
+        let deaf = self.log.failure().map(|why| Safe::new(&format!("no percentiles: {why}")));
+        deaf.or_else(|| self.log.losing(self.name.as_str()))
     }
 
     async fn examine(&self, services: &[&model::Service]) -> Vec<Advice> {

@@ -42,7 +42,8 @@ use crate::rollout::world::{EndpointReadback, Route, RouteReadback, Slot, SlotRe
 use crate::text::Safe;
 use crate::traffic::Counters;
 use crate::traffic::log_socket::LogPort;
-use crate::traffic::nginx_log::LogListener;
+use crate::traffic::loss::LogLoss;
+use crate::traffic::nginx_log::{Forgotten, LogListener};
 
 /// Longest wait for new workers after a reload.
 const RELOAD_DEADLINE: Duration = Duration::from_secs(5);
@@ -116,9 +117,10 @@ impl Known {
     }
 
     /// The instance that had an address in a generation.
-    fn whose(&self, generation: &str, addr: SocketAddr) -> Option<InstanceId> {
-        let slots = self.routes(generation)?.iter().flat_map(|r| [&r.slots.a, &r.slots.b]);
-        slots.flat_map(|s| &s.endpoints).find(|e| e.addr == addr).map(|e| e.instance.clone())
+    fn whose(&self, generation: &str, addr: SocketAddr) -> Result<Option<InstanceId>, Forgotten> {
+        let routes = self.routes(generation).ok_or(Forgotten)?;
+        let slots = routes.iter().flat_map(|r| [&r.slots.a, &r.slots.b]);
+        Ok(slots.flat_map(|s| &s.endpoints).find(|e| e.addr == addr).map(|e| e.instance.clone()))
     }
 }
 
@@ -332,13 +334,20 @@ impl Proxy for Nginx {
         Ok(out)
     }
 
+    fn loss(&self) -> Option<LogLoss> {
+        self.log.loss()
+    }
+
     fn forget(&self, gone: &dyn Fn(&InstanceId) -> bool) {
         self.log.heard(|listener| listener.forget(gone));
     }
 
     fn warning(&self) -> Option<Safe> {
         match self.settings.log {
-            Some(_) => self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}"))),
+            Some(_) => {
+                let deaf = self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}")));
+                deaf.or_else(|| self.log.losing(self.name.as_str()))
+            }
             None => Some(Safe::new(&format!(
                 "no numbers per version: proxy {} has no log = \"127.0.0.1:PORT\"",
                 self.name

@@ -83,10 +83,12 @@ pub(super) fn passed(
     settled_at: Millis,
     now: Millis,
 ) -> bool {
-    let Some(a) = judged(service, r) else { return true };
+    if judged(service, r).is_none() {
+        return true;
+    }
     let pass = verdict(service, r, obs)
         .is_some_and(|v| v.phase == r.phase && v.state == analysis::State::Pass && v.stable_fails.is_none());
-    pass && now.since(settled_at) >= a.soak
+    pass && soak_left(service, r, obs, settled_at, now).is_none()
 }
 
 /// Whether a pass ends the pause of the phase before its time.
@@ -100,15 +102,18 @@ pub(super) fn ends_pauses(
     acting(service, r).is_some_and(|a| a.early) && passed(service, r, obs, settled_at, now)
 }
 
-/// Time until the soak is over.
+/// Time until the soak is over. What was not counted was not watched: it is for a time without a gap.
 pub(super) fn soak_left(
     service: &ServiceState,
     r: &Rollout,
+    obs: &Observed,
     settled_at: Millis,
     now: Millis,
 ) -> Option<Millis> {
     let soak = judged(service, r)?.soak;
-    Some(settled_at.plus(soak).since(now)).filter(|left| *left > Millis(0))
+    let counted = verdict(service, r, obs).filter(|v| v.phase == r.phase).and_then(|v| v.counted_since);
+    let since = settled_at.max(counted.unwrap_or(settled_at));
+    Some(since.plus(soak).since(now)).filter(|left| *left > Millis(0))
 }
 
 /// A pause, when stable has failed for too long, or no verdict came in time and nothing else is waited for.

@@ -217,7 +217,7 @@ pub fn gate_left(service: &ServiceState, r: &Rollout, obs: &Observed, now: Milli
         .into_iter()
         .filter_map(|g| match g {
             Gate::Manual | Gate::Checks => None,
-            Gate::Verdict => judge::soak_left(service, r, settled_at, now),
+            Gate::Verdict => judge::soak_left(service, r, obs, settled_at, now),
             Gate::Pause(d) => Some(settled_at.plus(d).since(now)),
             Gate::HealthyFor(d) => Some(settled_at.max(r.thawed_at).plus(d).since(now)),
         })

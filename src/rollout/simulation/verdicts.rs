@@ -37,6 +37,7 @@ impl Sim {
             state,
             stable_fails: (state == analysis::State::Hold).then_some(self.now),
             first_bad: (state == analysis::State::Fail).then_some(self.now),
+            counted_since: None,
             words: "12 of 240 requests failed".into(),
         };
         self.obs.verdicts.insert(web(), verdict);
@@ -157,6 +158,38 @@ fn scenario_inconclusive_pauses_and_neither_goes_on_nor_back() {
     assert!(sim.reason().contains("no requests of both versions"), "{}", sim.reason());
     sim.verb(Intent::Promote { full: false }).unwrap();
     sim.run_until("promoted without it", 60, |s| s.settled_in(2));
+}
+
+#[test]
+fn what_was_not_counted_was_not_watched_and_pauses_in_the_end() {
+    // Log lines are lost again and again: a pass stands, and the time at the share begins anew with each gap.
+    let mut sim = started(|_| {});
+    let lost = "0 of 90 failed, stable 0 of 270; 2.3% of the log lines of proxy lb were lost";
+    for _ in 0..40 {
+        sim.said(analysis::State::Pass);
+        sim.obs.verdicts.get_mut(&web()).unwrap().counted_since = Some(sim.now);
+        sim.step();
+        assert!(sim.settled_in(1), "{}", sim.explain());
+    }
+    sim.run_until("the second share once it is over", 40, |s| s.settled_in(2));
+    // It goes on: the same as when nothing is counted at all.
+    for _ in 0..200 {
+        if sim.status() == Some(Status::Paused) {
+            break;
+        }
+        sim.said(analysis::State::Wait);
+        let v = sim.obs.verdicts.get_mut(&web()).unwrap();
+        (v.counted_since, v.words) = (Some(sim.now), lost.into());
+        sim.step();
+    }
+    assert_eq!(sim.status(), Some(Status::Paused), "{}", sim.explain());
+    assert!(sim.reason().starts_with(&format!("inconclusive after 1m at 50%: {lost}")), "{}", sim.reason());
+    // A verdict against the candidate is none the less one.
+    let mut sim = started(|_| {});
+    sim.said(analysis::State::Fail);
+    sim.obs.verdicts.get_mut(&web()).unwrap().counted_since = Some(sim.now);
+    finish(&mut sim, "taken back");
+    assert_eq!(sim.ended(), Some(Outcome::Aborted));
 }
 
 #[test]
