@@ -219,7 +219,7 @@ async fn scenario_14_a_drained_instance_gets_nothing_through_a_reload() {
         load.more(50).await;
     }
     let (done, failed) = load.end().await;
-    eprintln!("MEASURED four bare reloads of nginx under load: {} of {done} requests failed", failed.len());
+    crate::results::failed("four own reloads", failed.len(), done);
     assert_eq!(a1.hits(), before);
 }
 
