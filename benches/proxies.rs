@@ -1,7 +1,8 @@
-//! How long a change of weight takes behind each proxy, on the real servers of the conformance suite: from the call of the
-//! driver until no client is sent to the old version any more, until the driver returns, and until it was read back; beside
-//! what the same server takes for a reload of its own, which is what a change takes without Pilothouse, and for a command
-//! where it has one. `PILOTHOUSE_BENCH_CHANGES` (100) says how many changes.
+//! How long a change of weight takes behind each proxy, on the real servers of the conformance suite, in turn with the
+//! shortest command an operator has for the same (`proxies/bare.rs`): from the start until it is read back (of a command:
+//! until it has returned, or the server shows it) and no client is sent to the old version any more. The command has a server
+//! of its own with the same configuration: a reload of one is nothing that the other waits for.
+//! `PILOTHOUSE_BENCH_CHANGES` (100) says how many changes of each. Whatever is not installed is named and left out.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,14 +13,16 @@
     dead_code
 )]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use pilothouse::fleet::names::Bp;
 use pilothouse::proxy::Direction;
 use pilothouse::rollout::world::Slot;
 
+#[path = "proxies/bare.rs"]
+mod bare;
 #[path = "../tests/proxy_conformance/servers/caddy.rs"]
 mod caddy;
 #[path = "../tests/proxy_conformance/servers/edge.rs"]
@@ -45,6 +48,7 @@ mod traefik;
 #[path = "../tests/common/traefik_files.rs"]
 mod traefik_files;
 
+use bare::Bare;
 use support::{Backend, Harness, client, get, route};
 
 /// Times of one kind, sorted.
@@ -56,88 +60,139 @@ impl Times {
         Self(times)
     }
 
-    fn at(&self, part: f64) -> String {
+    /// In milliseconds; 0 where there is none.
+    fn at(&self, part: f64) -> f64 {
         let last = self.0.len().saturating_sub(1);
         let n = (last as f64 * part).round() as usize;
-        self.0.get(n).map_or("none".to_owned(), |d| format!("{:.2}", d.as_secs_f64() * 1000.0))
+        self.0.get(n).map_or(0.0, |d| d.as_secs_f64() * 1000.0)
     }
 }
 
 impl std::fmt::Display for Times {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} / {} ms", self.at(0.5), self.at(0.99))
+        match self.0.is_empty() {
+            true => write!(f, "none"),
+            false => write!(f, "{:.2} / {:.2} ms", self.at(0.5), self.at(0.99)),
+        }
     }
 }
 
-/// What one client on one connection is answered, and when the last answer of each version was asked for.
+/// One client on one connection: when it asked, and who answered.
 struct Watch {
-    stop: Arc<AtomicBool>,
-    task: tokio::task::JoinHandle<Vec<(Instant, Option<String>)>>,
+    seen: Arc<Mutex<Vec<(Instant, Option<String>)>>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Watch {
-    fn start(at: std::net::SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+    fn start((at, path): (SocketAddr, &'static str)) -> Self {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             let client = client();
-            let mut seen = Vec::new();
-            while !stopped.load(Ordering::SeqCst) {
+            loop {
                 let asked = Instant::now();
-                let answer = get(&client, at, "/").await.ok();
-                seen.push((asked, answer));
+                let answer = get(&client, at, path).await.ok();
+                all.lock().unwrap().push((asked, answer));
             }
-            seen
         });
-        Self { stop, task }
+        Self { seen, task }
     }
 
-    async fn end(self) -> Vec<(Instant, Option<String>)> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.task.await.unwrap()
+    /// Until so many answers in a row came from this one.
+    async fn only(&self, who: &Backend, answers: usize) {
+        let (id, end) = (who.id.to_string(), Instant::now() + Duration::from_secs(20));
+        let is = |(_, answer): &(Instant, Option<String>)| answer.as_ref() == Some(&id);
+        while self.seen.lock().unwrap().iter().rev().take_while(|one| is(one)).count() < answers {
+            assert!(Instant::now() < end, "{id} is never the only one to answer");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
-async fn measure(name: &str, mut h: Harness, changes: usize) {
-    let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
-    h.up(&route(Slot::A, &[&a], &[&b], Bp::FULL)).await;
-    let (mut in_force, mut returned, mut read_back) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut failed, mut asked) = (0, 0);
-    for n in 0..changes {
-        let back = n % 2 == 0;
-        let (share, old) = if back { (Bp::ZERO, &b) } else { (Bp::FULL, &a) };
-        let next = route(Slot::A, &[&a], &[&b], share);
-        let watch = Watch::start(h.listen);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What one way of changing came to.
+#[derive(Default)]
+struct Side {
+    up: Vec<Duration>,
+    back: Vec<Duration>,
+    failed: usize,
+    asked: usize,
+}
+
+impl Side {
+    /// Times one change, from everything to `old` to everything to `new`.
+    async fn change(
+        &mut self,
+        at: (SocketAddr, &'static str),
+        [old, new]: [&Backend; 2],
+        back: bool,
+        act: impl Future<Output = ()>,
+    ) {
+        let watch = Watch::start(at);
+        watch.only(old, 1).await;
         let started = Instant::now();
-        let direction = if back { Direction::Back } else { Direction::Up };
-        h.apply(&next, direction).await.unwrap();
-        returned.push(started.elapsed());
-        let shown = h.proxy.read_back().await.unwrap().remove(&support::service()).unwrap();
-        read_back.push(started.elapsed());
-        assert!(shown.serves(&next), "{name}: {shown:?}");
-        tokio::time::sleep(Duration::from_millis(30)).await;
-        let seen = watch.end().await;
-        asked += seen.len();
-        failed += seen.iter().filter(|(_, who)| who.is_none()).count();
+        act.await;
+        let returned = started.elapsed();
+        watch.only(new, 50).await;
+        let seen = watch.seen.lock().unwrap();
         let last = seen.iter().rev().find(|(_, who)| who.as_ref() == Some(&old.id.to_string()));
-        let after = last.map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(started));
-        in_force.push(after);
+        let in_force = last.map_or(Duration::ZERO, |(at, _)| at.saturating_duration_since(started));
+        if back { &mut self.back } else { &mut self.up }.push(in_force.max(returned));
+        self.asked += seen.len();
+        self.failed += seen.iter().filter(|(_, who)| who.is_none()).count();
+    }
+
+    fn lost(&self) -> String {
+        format!("{} of {}", self.failed, self.asked)
+    }
+}
+
+/// The same two versions behind Pilothouse and behind the operator's own command, in turn.
+async fn measure(
+    name: &str,
+    mut h: Harness,
+    mut command: Option<Box<dyn Bare>>,
+    [a, b]: [&Backend; 2],
+    changes: usize,
+) {
+    h.up(&route(Slot::A, &[a], &[b], Bp::ZERO)).await;
+    let (mut ours, mut theirs) = (Side::default(), Side::default());
+    for n in 0..changes {
+        let back = n % 2 == 1;
+        let share = if back { Bp::ZERO } else { Bp::FULL };
+        let versions = if back { [b, a] } else { [a, b] };
+        let next = route(Slot::A, &[a], &[b], share);
+        let act = async {
+            let direction = if back { Direction::Back } else { Direction::Up };
+            h.apply(&next, direction).await.unwrap();
+            h.settled(&next).await;
+        };
+        ours.change((h.listen, "/"), versions, back, act).await;
+        if let Some(command) = &mut command {
+            theirs.change(command.address(), versions, back, command.all_to(!back)).await;
+        }
     }
     let mut reload = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..changes.min(10) {
         let started = Instant::now();
         h.reload().await;
         reload.push(started.elapsed());
     }
     h.stop();
-    println!(
-        "| {name} | {} | {} | {} | {} | {failed} of {asked} |",
-        Times::of(in_force),
-        Times::of(returned),
-        Times::of(read_back),
-        Times::of(reload)
-    );
+    let (lost, their_lost) = (ours.lost(), theirs.lost());
+    let (up, back, reload) = (Times::of(ours.up), Times::of(ours.back), Times::of(reload));
+    let bare = Times::of([theirs.up, theirs.back].concat());
+    let ratio = match &command {
+        Some(_) => format!("{:.2}, {:.2}", up.at(0.5) / bare.at(0.5), back.at(0.5) / bare.at(0.5)),
+        None => "none".to_owned(),
+    };
+    let words = command.map_or("it has none", |c| c.words());
+    println!("| {name} | {up} | {back} | {bare} | {ratio} | {reload} | {lost} | {their_lost} | {words} |");
 }
 
 #[tokio::main]
@@ -146,27 +201,27 @@ async fn main() {
     let wanted = std::env::var("PILOTHOUSE_BENCH_CHANGES").ok().and_then(|n| n.parse().ok());
     let changes = wanted.unwrap_or(if quick { 4 } else { 100 });
     println!(
-        "{changes} changes of all traffic from one version to the other and back, p50 / p99; one client meanwhile"
+        "{changes} changes of all traffic from one version to the other and back, in turn with the bare command; p50 / p99; one \
+         client meanwhile"
     );
     println!(
-        "| proxy | last request to the old version | driver returned | read back | the server's own reload | failed |"
+        "| proxy | up, in force and read back | back (abort) | the bare command, until in force | ratio of medians: up, back | \
+         the server's own reload | failed | failed, bare | the bare command |"
     );
-    println!("| --- | --- | --- | --- | --- | --- |");
-    measure("edge", Harness::edge().await, changes).await;
+    println!("|{}", " --- |".repeat(9));
     // One after the other: each has the machine for itself.
-    if let Some(h) = Harness::haproxy().await {
-        measure("HAProxy", h, changes).await;
+    let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
+    measure("edge", Harness::edge().await, None, [&a, &b], changes).await;
+    macro_rules! beside {
+        ($($name:literal: $proxy:ident),*) => {$(
+            match (Harness::$proxy().await, Harness::$proxy().await) {
+                (Some(h), Some(mut other)) => {
+                    let command = bare::$proxy(&mut other, &a, &b).await;
+                    measure($name, h, Some(command), [&a, &b], changes).await;
+                }
+                _ => println!("| {} | not installed: skipped{} |", $name, " |".repeat(7)),
+            }
+        )*};
     }
-    if let Some(h) = Harness::nginx().await {
-        measure("nginx", h, changes).await;
-    }
-    if let Some(h) = Harness::caddy().await {
-        measure("Caddy", h, changes).await;
-    }
-    if let Some(h) = Harness::traefik().await {
-        measure("Traefik", h, changes).await;
-    }
-    if let Some(h) = Harness::envoy().await {
-        measure("Envoy", h, changes).await;
-    }
+    beside!("HAProxy": haproxy, "nginx": nginx, "Caddy": caddy, "Traefik": traefik, "Envoy": envoy);
 }

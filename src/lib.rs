@@ -13,6 +13,7 @@ pub mod controller;
 pub mod demo;
 pub mod engine;
 pub mod fleet;
+pub mod https;
 pub mod probe;
 pub mod program;
 pub mod proxy;

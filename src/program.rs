@@ -1,7 +1,10 @@
-//! Programs of the operator's: each in a process group of its own, which ends with it, whatever it started.
+//! Programs of the operator's: where they are, and how one runs: in a process group of its own, which ends with it, whatever
+//! it started.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,6 +18,28 @@ use tokio::task::spawn_blocking;
 const OUTPUT: usize = 16_384;
 /// What it wrote is there when it has ended; what it left behind may hold its output open.
 const MOMENT: Duration = Duration::from_millis(100);
+
+/// Where programs without a directory are looked for when there is no `PATH`.
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The program's file: an absolute path as it is, a bare name looked up in `PATH`; `None` where nothing can be run.
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
+    if name.starts_with('/') {
+        return Some(PathBuf::from(name)).filter(|p| usable(p));
+    }
+    if name.is_empty() || name.contains('/') {
+        return None;
+    }
+    let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
+    std::env::split_paths(&path).filter(|d| d.is_absolute()).map(|d| d.join(name)).find(|p| usable(p))
+}
+
+/// Whether it is a file that may be run.
+#[must_use]
+pub fn usable(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
 
 /// Ends the program and all that it started when it is no longer waited for, or has ended. Its number is used only while
 /// nobody else can have it: until it was waited for.

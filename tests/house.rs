@@ -25,8 +25,17 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     ("traffic", &["fleet", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
     ("probe", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
     ("program", &[], "whatever is run stands alone"),
-    ("checks", &["fleet", "program", "rollout::world", "text"], "drivers speak the vocabulary of the world"),
-    ("engine", &["fleet", "rollout::world", "traffic", "text"], "drivers speak the vocabulary of the world"),
+    ("https", &[], "whoever is asked or told, it is the same client"),
+    (
+        "checks",
+        &["fleet", "https", "program", "rollout::world", "text"],
+        "drivers speak the vocabulary of the world",
+    ),
+    (
+        "engine",
+        &["fleet", "program", "rollout::world", "traffic", "text"],
+        "drivers speak the vocabulary of the world",
+    ),
     (
         "proxy",
         &["engine", "fleet", "rollout::world", "traffic", "text"],
@@ -42,8 +51,8 @@ const MAY_USE: &[(&str, &[&str], &str)] = &[
     (
         "controller",
         &[
-            "analysis", "api", "checks", "client", "engine", "fleet", "probe", "program", "proxy", "rollout",
-            "text", "traffic",
+            "analysis", "api", "checks", "client", "engine", "fleet", "https", "probe", "program", "proxy",
+            "rollout", "text", "traffic",
         ],
         "the controller knows no front end",
     ),
@@ -351,7 +360,7 @@ fn every_file_says_why_it_exists_and_can_be_held_in_the_head() {
 #[test]
 fn scripts_are_executable_and_read_by_bash() {
     use std::os::unix::fs::PermissionsExt as _;
-    for script in ["scripts/test", ".ci/run"] {
+    for script in ["scripts/test", "scripts/results", ".ci/run"] {
         let path = root().join(script);
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{script} is not executable");

@@ -13,11 +13,13 @@ mod common;
 mod load;
 #[path = "common/prometheus.rs"]
 mod prometheus;
+#[path = "common/tls.rs"]
+mod tls;
 #[path = "common/world.rs"]
 mod world;
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,7 +27,12 @@ use std::time::Duration;
 use load::Load;
 use prometheus::Prometheus;
 use serde_json::Value;
+use tls::{Tls, serve};
 use world::{Backends, LONG, Setup, World};
+
+/// What a request comes over.
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
 
 /// Answers every request with a status and a body that a test can change.
 struct Said {
@@ -36,6 +43,20 @@ struct Said {
 
 impl Said {
     fn new(status: u16, body: &str) -> Self {
+        Self::start(status, body, |stream| Box::new(stream))
+    }
+
+    /// One that has a certificate for `localhost`.
+    fn tls(status: u16, body: &str) -> Self {
+        let tls = Tls::new();
+        Self::start(status, body, move |stream| Box::new(tls.accept(stream)))
+    }
+
+    fn start(
+        status: u16,
+        body: &str,
+        accept: impl Fn(TcpStream) -> Box<dyn Stream> + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let said = Self {
             addr: listener.local_addr().unwrap(),
@@ -45,9 +66,11 @@ impl Said {
         let (what, asked) = (Arc::clone(&said.what), Arc::clone(&said.asked));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let Ok(mut stream) = stream else { continue };
+                let Ok(stream) = stream else { continue };
+                let mut stream = accept(stream);
                 let mut request = [0; 8192];
-                let n = stream.read(&mut request).unwrap_or(0);
+                // Whoever breaks off (a handshake that fails) asked nothing.
+                let Ok(n @ 1..) = stream.read(&mut request) else { continue };
                 let request = String::from_utf8_lossy(&request[..n]).into_owned();
                 asked.lock().unwrap().push(request.lines().next().unwrap_or_default().to_owned());
                 let (status, body) = what.lock().unwrap().clone();
@@ -99,6 +122,35 @@ fn check(world: &World) -> Option<Value> {
 fn phase(world: &World) -> Option<String> {
     let r = rollout(world)?;
     Some(r["phases"][usize::try_from(r["phase"].as_u64()?).ok()?]["name"].as_str()?.to_owned())
+}
+
+#[test]
+fn https_is_for_who_is_trusted_only() {
+    let gate = Said::tls(200, "ok");
+    let checks = format!(
+        "[services.web.checks.gate]\ntype = \"http\"\nurl = \"https://localhost:{}/{{version}}\"\ninterval = \"1s\"",
+        gate.addr.port()
+    );
+    let Some(world) = World::new("https", Backends::ProcessEdge, &setup(&checks)) else { return };
+    let mut child = serve(&world, false, &[]);
+    world.image("1.1.0");
+    world.ok(&["up"]);
+    world.ok(&["deploy", "web", "1.1.0", "--detach"]);
+    let unknown = world.wait("an answer", || check(&world).filter(|c| c["answer"] == "unknown"));
+    assert!(unknown["words"].as_str().unwrap().contains("UnknownIssuer"), "{unknown}");
+    assert!(gate.asked.lock().unwrap().is_empty(), "nothing is said to who is not trusted");
+    assert_eq!(phase(&world).as_deref(), Some("5%"));
+    world.kill_controller();
+    child.wait().unwrap();
+
+    let mut child = serve(&world, true, &[]);
+    let good = world.wait("a good answer", || check(&world).filter(|c| c["answer"] == "good"));
+    assert_eq!(good["words"], "200 ok");
+    assert_eq!(gate.asked.lock().unwrap().first().unwrap(), "GET /1.1.0 HTTP/1.1");
+    world.ok(&["abort", "web", "--wait"]);
+    world.assert_no_orphan();
+    world.kill_controller();
+    child.wait().unwrap();
 }
 
 #[test]

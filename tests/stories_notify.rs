@@ -15,15 +15,18 @@ mod load;
 mod receiver;
 #[path = "common/stories.rs"]
 mod stories;
+#[path = "common/tls.rs"]
+mod tls;
 #[path = "common/world.rs"]
 mod world;
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use load::Load;
 use receiver::Receiver;
+use tls::serve;
 use world::{Backends, Setup, World};
 
 /// A world in which somebody is told.
@@ -153,26 +156,12 @@ fn what_is_given_up_is_an_event_and_an_alarm_and_names_no_secret() {
 
 #[test]
 fn https_is_for_who_is_trusted_only() {
-    let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/tls");
-    let receiver = Receiver::tls(&dir);
+    let receiver = Receiver::tls();
     let url = format!("https://localhost:{}/{}", receiver.address.port(), common::unique("geheim"));
     let text = "[notify.ops]\ntype = \"webhook\"\nurl_env = \"OPS_URL\"\nretry_for = \"500ms\"\n";
     let Some(world) = world("https", &Setup::default(), text) else { return };
-    // The environment is the controller's own: one that an operator starts.
-    let serve = |trusted: bool| {
-        let mut command = world.command(&["serve"]);
-        command.env("OPS_URL", &url);
-        if trusted {
-            command.env("SSL_CERT_FILE", dir.join("ca.pem"));
-        } else {
-            command.env_remove("SSL_CERT_FILE");
-        }
-        let log = std::fs::File::create(world.path().join("serve.log")).unwrap();
-        let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        world.wait("a controller", || world.snapshot());
-        child
-    };
-    let mut child = serve(false);
+    let env = [("OPS_URL", url.as_str())];
+    let mut child = serve(&world, false, &env);
     stories::up(&world);
     let event = world.wait("an event", || world.events().into_iter().find(|e| e.contains("notify:ops")));
     assert!(event.contains("UnknownIssuer") || event.contains("unknown issuer"), "{event}");
@@ -180,7 +169,7 @@ fn https_is_for_who_is_trusted_only() {
     world.kill_controller();
     child.wait().unwrap();
 
-    let mut child = serve(true);
+    let mut child = serve(&world, true, &env);
     world.ok(&["deploy", "web", "1.1.0", "--detach"]);
     world.wait_for_share("1.1.0", 5);
     world.wait("it is told", || receiver.events().contains(&"started 1.1.0".to_owned()).then_some(()));

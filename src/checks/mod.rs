@@ -7,17 +7,18 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hyper::Uri;
 use reqwest::Url;
 
-use crate::fleet::model::{Ask, Check};
+use crate::fleet::model::{Ask, CHECK_PLACEHOLDERS, Check};
 use crate::fleet::names::{FleetName, RevisionId, RolloutId, ServiceName, Version};
+use crate::https::Client;
+use crate::program;
 use crate::rollout::world::Answer;
 use crate::text::Safe;
 
 /// What is shown of an answer, in characters.
 const WORDS: usize = 120;
-/// What is read of an answer over HTTP, in bytes.
-const BODY: usize = 65_536;
 
 /// What a check came to, and in which words.
 pub type Answered = (Answer, Safe);
@@ -114,6 +115,10 @@ impl Question {
             ("candidates", pattern(candidates)),
             ("stables", pattern(stables)),
         ]);
+        Self::filled(check, &values)
+    }
+
+    fn filled(check: &Check, values: &Values) -> Self {
         let plain = |text: &str| values.fill(text, str::to_owned);
         let ask = match &check.ask {
             Ask::Prometheus { url, query, min, max } => {
@@ -137,8 +142,12 @@ impl Question {
         Self { env: env.collect(), ask, timeout, interval }
     }
 
+    fn too_late(&self) -> String {
+        format!("no answer within {} ms", self.timeout.as_millis())
+    }
+
     /// Asks once; ends within the check's timeout and a moment.
-    pub async fn ask(&self, http: &reqwest::Client) -> Answered {
+    pub async fn ask(&self, http: &Client) -> Answered {
         let asked = async {
             match &self.ask {
                 Ask::Prometheus { url, query, min, max } => {
@@ -148,16 +157,72 @@ impl Question {
                 Ask::Command { argv } => command::ask(argv, &self.env).await,
             }
         };
-        let (answer, words) = tokio::time::timeout(self.timeout, asked).await.unwrap_or_else(|_elapsed| {
-            (Answer::Unknown, format!("no answer within {} ms", self.timeout.as_millis()))
-        });
+        let (answer, words) = tokio::time::timeout(self.timeout, asked)
+            .await
+            .unwrap_or_else(|_elapsed| (Answer::Unknown, self.too_late()));
         (answer, Safe::new(&words.chars().take(WORDS).collect::<String>()))
     }
 }
 
+/// What is found out about a check while nothing is released.
+#[derive(Debug)]
+pub enum Found {
+    /// It could be asked, and said this.
+    Answered(Answered),
+    /// It asks about a release; whoever will be asked is there.
+    There,
+    /// Whoever would be asked is not there; why.
+    Missing(Safe),
+}
+
+/// Looks at a check without a release: asks what names nothing of one, and otherwise sees only that whoever will be asked is
+/// there. A program is never run. Ends within the check's timeout and a moment.
+pub async fn look(check: &Check, fleet: &FleetName, service: &ServiceName, http: &Client) -> Found {
+    let values = Values(vec![("fleet", fleet.to_string()), ("service", service.to_string())]);
+    let question = Question::filled(check, &values);
+    let of_a_release =
+        |text: &str| CHECK_PLACEHOLDERS.iter().any(|word| text.contains(&format!("{{{word}}}")));
+    let there = async {
+        match &question.ask {
+            Ask::Command { argv } => {
+                let name = argv.first().map(String::as_str).unwrap_or_default();
+                let there = of_a_release(name) || program::find(name).is_some();
+                there.then_some(()).ok_or_else(|| format!("{name} is no program on this machine"))
+            }
+            Ask::Prometheus { url, query, .. } if of_a_release(query) && !of_a_release(url) => {
+                match prometheus::ask(http, url, "vector(1)", None, None).await {
+                    (Answer::Good, _) => Ok(()),
+                    (_, words) => Err(words),
+                }
+            }
+            Ask::Http { url } | Ask::Prometheus { url, .. } => {
+                let url = Url::parse(url).map_err(|e| e.to_string())?;
+                http.reach(url.as_str().parse::<Uri>().map_err(|e| e.to_string())?).await
+            }
+        }
+    };
+    let as_it_is = match &question.ask {
+        Ask::Command { .. } => false,
+        Ask::Http { url } => !of_a_release(url),
+        Ask::Prometheus { url, query, .. } => !of_a_release(url) && !of_a_release(query),
+    };
+    if as_it_is {
+        return Found::Answered(question.ask(http).await);
+    }
+    match tokio::time::timeout(question.timeout, there).await {
+        Ok(Ok(())) => Found::There,
+        Ok(Err(why)) => Found::Missing(Safe::new(&why)),
+        Err(_elapsed) => Found::Missing(Safe::new(&question.too_late())),
+    }
+}
+
 /// Whoever is asked says yes or no; what stands in front of them, or is not able to say anything, says neither.
-async fn get(http: &reqwest::Client, url: &str) -> (Answer, String) {
-    let (status, body) = match body_of(http, url).await {
+async fn get(http: &Client, url: &str) -> (Answer, String) {
+    let asked = match Url::parse(url) {
+        Ok(url) => http.get(url.as_str()).await,
+        Err(e) => Err(format!("no URL: {e}")),
+    };
+    let (status, body) = match asked {
         Ok(answered) => answered,
         Err(why) => return (Answer::Unknown, why),
     };
@@ -168,32 +233,6 @@ async fn get(http: &reqwest::Client, url: &str) -> (Answer, String) {
     };
     let said = body.lines().map(str::trim).find(|l| !l.is_empty()).unwrap_or_default();
     (answer, format!("{status} {said}").trim_end().to_owned())
-}
-
-/// Status and the beginning of the body.
-async fn body_of(http: &reqwest::Client, url: &str) -> Result<(u16, String), String> {
-    let url = Url::parse(url).map_err(|e| format!("no URL: {e}"))?;
-    let mut response = http.get(url).send().await.map_err(|e| failure(&e).to_owned())?;
-    let mut body = Vec::new();
-    while body.len() < BODY {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => break,
-            Err(e) => return Err(failure(&e).to_owned()),
-        }
-    }
-    body.truncate(BODY);
-    Ok((response.status().as_u16(), String::from_utf8_lossy(&body).into_owned()))
-}
-
-fn failure(e: &reqwest::Error) -> &'static str {
-    if e.is_timeout() {
-        "no answer in time"
-    } else if e.is_connect() {
-        "no connection"
-    } else {
-        "the answer broke off"
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use crate::fleet::model::Limit;
+use crate::https::Client;
 use crate::rollout::world::Answer;
 
 /// An answer to an instant query; fields that are not needed are left out.
@@ -31,7 +32,7 @@ struct Series {
 }
 
 pub(super) async fn ask(
-    http: &reqwest::Client,
+    http: &Client,
     url: &str,
     query: &str,
     min: Option<Limit>,
@@ -41,7 +42,7 @@ pub(super) async fn ask(
         Ok(url) => url,
         Err(e) => return (Answer::Unknown, format!("no URL: {e}")),
     };
-    match super::body_of(http, url.as_str()).await {
+    match http.get(url.as_str()).await {
         Ok((status, body)) => judge(value(status, &body), min, max),
         Err(why) => (Answer::Unknown, why),
     }

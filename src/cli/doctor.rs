@@ -1,6 +1,8 @@
 //! `doctor`: what is missing for releases to work, and what to do about it, down to the exact line. It looks, at the real
 //! engines and proxies, and changes nothing; no controller is needed or started.
 
+mod outside;
+
 use std::fmt::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -131,6 +133,7 @@ pub(super) async fn run(file: Option<&Path>, a: &Args) -> color_eyre::Result<Exi
             of.add(if a.fails { Level::Fail } else { Level::Warn }, a.what.as_str(), a.cure.as_str());
         }
     }
+    outside::examine(fleet, &mut found).await;
     print(&found, a.output)?;
     let failed = found.iter().any(|f| f.level == Level::Fail);
     Ok(if failed { Exit::Failed } else { Exit::Done })

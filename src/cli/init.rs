@@ -495,6 +495,7 @@ mod tests {
     #[test]
     fn what_is_written_can_be_used_and_says_what_runs() {
         let container = |tag: &str| Container {
+            id: String::new(),
             name: "a".into(),
             repository: "x".into(),
             tag: Some(tag.into()),

@@ -28,6 +28,7 @@ use crate::fleet::model::{
 use crate::fleet::names::{
     FleetName, HostName, InstanceId, Millis, ProxyName, RevisionId, RolloutId, ServiceName,
 };
+use crate::https;
 use crate::probe::{Counter, Pace, Prober};
 use crate::proxy::{self, Direction, Proxy, ProxyError};
 use crate::rollout::decide;
@@ -84,6 +85,8 @@ pub struct Hands {
     program: PathBuf,
     clock: Clock,
     prober: Prober,
+    /// Asks what checks ask.
+    http: https::Client,
     epochs: Mutex<HashMap<Lane, u64>>,
     engines: Mutex<HashMap<HostName, Opened<Host, dyn Engine>>>,
     proxies: Mutex<HashMap<ProxyName, Opened<ProxyModel, dyn Proxy>>>,
@@ -127,6 +130,7 @@ impl Hands {
             program,
             clock,
             prober: Prober::new()?,
+            http: https::Client::default(),
             epochs: Mutex::default(),
             engines: Mutex::default(),
             proxies: Mutex::default(),

@@ -40,12 +40,6 @@ impl Prober {
         Ok(Self { http })
     }
 
-    /// What it asks with: fresh connections, no proxy, no redirection.
-    #[must_use]
-    pub fn client(&self) -> &reqwest::Client {
-        &self.http
-    }
-
     /// Asks once; never takes longer than the check's timeout.
     pub async fn ask(&self, at: SocketAddr, check: &HealthCheck) -> Outcome {
         let started = Instant::now();

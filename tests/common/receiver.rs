@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+
+use crate::tls::Tls;
 
 /// What it was sent, as head and body.
 type Got = Arc<Mutex<Vec<(String, Value)>>>;
@@ -23,24 +24,9 @@ impl Receiver {
     }
 
     /// One that has a certificate for `localhost`.
-    pub fn tls(dir: &Path) -> Self {
-        use rustls::pki_types::pem::PemObject as _;
-        use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-        let chain: Result<Vec<_>, _> =
-            CertificateDer::pem_file_iter(dir.join("server.pem")).unwrap().collect();
-        let key = PrivateKeyDer::from_pem_file(dir.join("server.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(chain.unwrap(), key)
-            .unwrap();
-        let config = Arc::new(config);
-        Self::start(move |stream, got| {
-            let connection = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
-            talk(rustls::StreamOwned::new(connection, stream), got);
-        })
+    pub fn tls() -> Self {
+        let tls = Tls::new();
+        Self::start(move |stream, got| talk(tls.accept(stream), got))
     }
 
     fn start(serve: impl Fn(TcpStream, &Got) + Send + Sync + 'static) -> Self {

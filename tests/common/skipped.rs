@@ -1,13 +1,19 @@
-//! What did not run for lack of a part, said where whoever runs the tests will see it.
+//! What did not run for lack of a part, and what was measured, said where whoever runs the tests will see it: runners hide
+//! what passing tests print.
 
 use std::io::Write as _;
 
-/// Prints `line`, and appends it to the file that `PILOTHOUSE_SKIPPED_LOG` names: runners hide what passing tests print.
+/// Prints `line`, and appends it to the file that `PILOTHOUSE_SKIPPED_LOG` names.
 pub fn skipped(line: &str) {
     eprintln!("{line}");
-    let Some(log) = std::env::var_os("PILOTHOUSE_SKIPPED_LOG") else { return };
+    append("PILOTHOUSE_SKIPPED_LOG", line);
+}
+
+/// Appends `line` to the file that this variable of the environment names, where it is set.
+pub fn append(variable: &str, line: &str) {
+    let Some(log) = std::env::var_os(variable) else { return };
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&log);
     // One write a line: tests append at the same time.
     let written = file.and_then(|mut f| f.write_all(format!("{line}\n").as_bytes()));
-    written.unwrap_or_else(|e| panic!("cannot write to PILOTHOUSE_SKIPPED_LOG ({}): {e}", log.display()));
+    written.unwrap_or_else(|e| panic!("cannot write to {variable} ({}): {e}", log.display()));
 }

@@ -20,7 +20,7 @@ macro_rules! in_a_container {
 
             conforms!(
                 Harness::$open().await;
-                suite: changes_lose_nothing,
+                suite: some_changes_lose_nothing,
                 drain,
                 slots_alternate,
                 hidden_failures_are_counted,

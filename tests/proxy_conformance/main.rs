@@ -27,6 +27,7 @@ mod operators;
 mod ports;
 #[path = "../common/require.rs"]
 mod require;
+mod results;
 mod servers;
 mod suite;
 mod support;

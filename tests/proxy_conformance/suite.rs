@@ -8,6 +8,7 @@ use pilothouse::fleet::names::Bp;
 use pilothouse::proxy::Direction;
 use pilothouse::rollout::world::{EndpointState, Slot};
 
+use crate::results;
 use crate::support::{Backend, Harness, Load, bp, client, echoes, get, requests, route, websocket};
 
 /// Shares are exact to the dice, whatever the number of instances.
@@ -24,6 +25,7 @@ pub async fn shares(h: &mut Harness) {
         requests(h.listen, ((p * (1.0 - p) * 40_000.0) as usize).max(4800)).await;
         let (a1, b1) = ((a.hits() - a0) as f64, (hits() - b0) as f64);
         let share = 100.0 * b1 / (a1 + b1);
+        results::note(&format!("share {percent} %"), &format!("{share:.2}"));
         assert!((share - f64::from(percent)).abs() < 2.0, "{percent} % was {share:.2} %");
     }
     assert!(bs.iter().all(|b| b.hits() > 0), "every instance of a slot is used");
@@ -31,11 +33,20 @@ pub async fn shares(h: &mut Harness) {
 
 /// Two hundred and one changes of weight, some of them in the direction of safety, and not one failed request.
 pub async fn changes_lose_nothing(h: &mut Harness) {
+    changes(h, 201).await;
+}
+
+/// The same for less, where the two hundred have been made elsewhere.
+pub async fn some_changes_lose_nothing(h: &mut Harness) {
+    changes(h, 21).await;
+}
+
+async fn changes(h: &Harness, n: u16) {
     let (a, b) = (Backend::start(1, 1).await, Backend::start(2, 1).await);
     h.up(&route(Slot::A, &[&a], &[&b], Bp::ZERO)).await;
     let load = Load::start(h.listen, 8);
     let mut aborts = Vec::new();
-    for i in 0..201u16 {
+    for i in 0..n {
         let direction = if i % 3 == 2 { Direction::Back } else { Direction::Up };
         let want = route(Slot::A, &[&a], &[&b], if i % 3 == 2 { Bp::ZERO } else { bp(i * 7 % 101) });
         let start = std::time::Instant::now();
@@ -47,12 +58,10 @@ pub async fn changes_lose_nothing(h: &mut Harness) {
         load.more(20).await;
     }
     aborts.sort();
-    eprintln!(
-        "an abort took {:?} at the median, {:?} at most",
-        aborts[aborts.len() / 2],
-        aborts[aborts.len() - 1]
-    );
+    let (median, most) = (aborts[aborts.len() / 2], aborts[aborts.len() - 1]);
+    results::note("abort", &format!("{median:.1?} at the median, {most:.1?} at most"));
     let (done, failed) = load.end().await;
+    results::failed(&format!("{n} changes"), failed.len(), done);
     assert!(failed.is_empty(), "{} of {done} failed: {:?}", failed.len(), failed.first());
     let before = b.hits();
     requests(h.listen, 400).await;
@@ -94,6 +103,7 @@ pub async fn drain(h: &mut Harness) {
     load.more(200).await;
     assert!(a1.hits() > before, "back in rotation");
     let (done, failed) = load.end().await;
+    results::failed("drain", failed.len(), done);
     // Into the drain, and out of it.
     h.lost_nothing(done, &failed, 2 * 4);
 }
@@ -130,6 +140,7 @@ pub async fn slots_alternate(h: &mut Harness) {
         slot = slot.other();
     }
     let (done, failed) = load.end().await;
+    results::failed("three releases", failed.len(), done);
     // A candidate comes, becomes stable, the old one drains and goes: four times three reloads.
     h.lost_nothing(done, &failed, 12 * 8);
 }
@@ -208,11 +219,12 @@ pub async fn candidates_that_all_hang_up_lose_nothing(h: &mut Harness) {
         b.hang_up.store(true, Ordering::SeqCst);
     }
     let client = client();
-    for n in 0..300 {
-        if let Err(e) = get(&client, h.listen, "/").await {
-            panic!("request {n}: {e}");
-        }
+    let mut failed = Vec::new();
+    for _ in 0..300 {
+        failed.extend(get(&client, h.listen, "/").await.err());
     }
+    results::failed("hang up", failed.len(), 300);
+    assert!(failed.is_empty(), "{} of 300 failed: {:?}", failed.len(), failed.first());
     let tried = bad.iter().map(Backend::hits).sum::<u64>() - before;
     assert!(tried >= 4, "the candidates were asked {tried} times");
     assert!(a.hits() >= 290, "stable answered {}", a.hits());
@@ -374,7 +386,7 @@ pub async fn scenario_14_a_drained_instance_gets_nothing_through_reloads(h: &mut
         load.more(50).await;
     }
     let (done, failed) = load.end().await;
-    eprintln!("MEASURED four bare reloads under load: {} of {done} requests failed", failed.len());
+    results::failed("four own reloads", failed.len(), done);
     assert_eq!(a1.hits(), before);
     // None of these reloads is ours. Some proxies close what is kept alive: at most each connection, each time.
     assert!(failed.len() <= 4 * 4, "{failed:?}");

@@ -388,6 +388,8 @@ impl Load {
                         failed.push(why);
                     }
                     done.fetch_add(1, Ordering::Relaxed);
+                    // A load of some thousand requests a second: what is tested has to run beside it, on two cores.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 failed
             })

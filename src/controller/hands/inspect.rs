@@ -22,7 +22,7 @@ impl Hands {
         tokio::spawn(async move {
             loop {
                 let asked_at = me.clock.now();
-                let answered = question.ask(me.prober.client()).await;
+                let answered = question.ask(&me.http).await;
                 let (service, rollout, check) = (service.clone(), rollout.clone(), check.clone());
                 me.send(Input::Checked { service, check, rollout, asked_at, answered }).await;
                 tokio::time::sleep(question.interval).await;

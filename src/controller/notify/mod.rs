@@ -22,9 +22,11 @@ use super::clock::wall_ms;
 use super::input::Input;
 use crate::fleet::model::{Fleet, Notify};
 use crate::fleet::names::TargetName;
+use crate::https;
 use crate::text::Safe;
 use cursors::Cursors;
 use news::News;
+pub use send::look;
 
 /// News that wait for one receiver; of more the oldest are given up.
 const QUEUE: usize = 200;
@@ -89,7 +91,7 @@ impl Drop for Target {
 pub struct Notifier {
     tx: mpsc::Sender<Input>,
     cursors: Arc<Cursors>,
-    client: Arc<send::Client>,
+    client: Arc<https::Client>,
     targets: BTreeMap<TargetName, Target>,
     /// News of the facts that were there when the controller began, until it is known who is to be told.
     backlog: VecDeque<News>,
@@ -218,7 +220,7 @@ fn enqueue(shared: &Shared, settings: &Notify, news: &[News]) {
 struct Worker {
     settings: watch::Receiver<Notify>,
     shared: Arc<Shared>,
-    client: Arc<send::Client>,
+    client: Arc<https::Client>,
     cursors: Arc<Cursors>,
     tx: mpsc::Sender<Input>,
     pause: Duration,

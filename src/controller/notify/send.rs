@@ -6,54 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use tokio::sync::OnceCell;
 
 use super::command;
 use super::news::News;
 use crate::fleet::model::{Given, Notify, NotifyKind};
+use crate::https::Client;
+use crate::program;
 
 /// A file with an address or a token is no longer than this, in bytes.
 const SECRET: u64 = 8192;
-
-type Http = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
-
-/// What webhooks are sent with. The machine's root certificates are read when the first one is sent.
-#[derive(Default)]
-pub struct Client {
-    http: OnceCell<Http>,
-}
-
-impl Client {
-    async fn http(&self) -> Result<&Http, String> {
-        let make = async {
-            let made = tokio::task::spawn_blocking(http).await;
-            made.map_err(|e| e.to_string())?
-        };
-        self.http.get_or_try_init(|| make).await
-    }
-}
-
-/// With the roots that the machine trusts (`SSL_CERT_FILE` names others), so that a receiver inside may have a certificate
-/// of the house. Without any only `http://` works, and `https://` says that the issuer is unknown.
-fn http() -> Result<Http, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build(connector))
-}
 
 /// Tells `target`; the error says why not.
 ///
@@ -95,6 +58,42 @@ fn headers(news: &News, token: Option<&Given>, name: Option<&str>) -> Result<Hea
     Ok(headers)
 }
 
+/// Sees that a receiver could be told, and tells it nothing: an address is connected to, a program is looked for.
+///
+/// # Errors
+/// What is wrong, in words.
+pub async fn look(client: &Client, target: &Notify) -> Result<(), String> {
+    let url = match &target.to {
+        NotifyKind::Command { argv } => {
+            let name = argv.first().map(String::as_str).unwrap_or_default();
+            let there = program::find(name).map(drop);
+            return there.ok_or_else(|| format!("{name} is no program on this machine"));
+        }
+        NotifyKind::Webhook { url, token, .. } => {
+            token.as_ref().map(value).transpose()?;
+            url
+        }
+        NotifyKind::Slack { url } => url,
+    };
+    let timeout = Duration::from_millis(target.timeout.0);
+    in_time(timeout, client.reach(address(&value(url)?)?)).await
+}
+
+/// What comes of it within its time.
+async fn in_time<T>(timeout: Duration, what: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_elapsed| Err(format!("no answer within {:.1}s", timeout.as_secs_f64()));
+    tokio::time::timeout(timeout, what).await.unwrap_or_else(late)
+}
+
+/// Where to, when it is an address that may be asked.
+fn address(url: &str) -> Result<Uri, String> {
+    let url: Uri = url.parse().map_err(|_url| "its address is none: it begins with https:// and a host")?;
+    if url.authority().is_some_and(|a| a.as_str().contains('@')) {
+        return Err("its address holds a user name, which is not sent; use token_file".to_owned());
+    }
+    Ok(url)
+}
+
 async fn post(
     client: &Client,
     url: &str,
@@ -102,39 +101,19 @@ async fn post(
     body: Vec<u8>,
     timeout: Duration,
 ) -> Result<(), String> {
-    let url: Uri = url.parse().map_err(|_url| "its address is none: it begins with https:// and a host")?;
-    if url.authority().is_some_and(|a| a.as_str().contains('@')) {
-        return Err("its address holds a user name, which is not sent; use token_file".to_owned());
-    }
+    let url = address(url)?;
     let mut request = Request::new(Full::new(Bytes::from(body)));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = url;
     *request.headers_mut() = headers;
-    let fixed =
-        [(CONTENT_TYPE, "application/json"), (USER_AGENT, concat!("pilothouse/", env!("CARGO_PKG_VERSION")))];
-    for (name, value) in fixed {
-        request.headers_mut().insert(name, HeaderValue::from_static(value));
-    }
-    let http = client.http().await?;
-    let Ok(answer) = tokio::time::timeout(timeout, http.request(request)).await else {
-        return Err(format!("no answer within {:.1}s", timeout.as_secs_f64()));
-    };
-    let status = answer.map_err(|e| innermost(&e))?.status();
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let status = in_time(timeout, client.request(request)).await?.status();
     if status.is_success() {
         return Ok(());
     }
     // Somebody else's server does not decide where a token goes.
     let hint = if status.is_redirection() { ", and redirects are not followed" } else { "" };
     Err(format!("it answered {}{hint}", status.as_u16()))
-}
-
-/// The innermost reason: the outer ones say only that something did not work.
-fn innermost(e: &dyn std::error::Error) -> String {
-    let mut inner = e;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
 }
 
 /// What Slack reads as markup is escaped.

@@ -1,9 +1,9 @@
 //! What a command at a version exactly is: a hash over the program's bytes and the arguments.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -14,13 +14,11 @@ use super::{refused, unknown};
 use crate::engine::EngineError;
 use crate::fleet::model::Run;
 use crate::fleet::names::Version;
+use crate::program;
 use crate::text::hex;
 
 /// Longest reading and hashing of a program.
 pub(super) const DEADLINE: Duration = Duration::from_secs(60);
-/// Where programs without a directory are looked for when the controller has no `PATH`.
-pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
 /// What tells one state of a file from another without reading it. The change time cannot be set at will.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
@@ -101,26 +99,20 @@ pub(super) fn template(run: &Run, version: &Version) -> Result<Vec<String>, Engi
     }
 }
 
-/// The program's file: an absolute path as it is, a bare name looked up in `PATH`. The bare name of this very
-/// program is `own`: a newcomer has not installed it yet.
+/// The program's file. The bare name of this very program is `own`: a newcomer has not installed it yet.
 pub(super) fn find(name: &str, own: &Path) -> Option<PathBuf> {
-    let usable =
-        |p: &PathBuf| fs::metadata(p).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-    if name.starts_with('/') {
-        return Some(PathBuf::from(name)).filter(usable);
-    }
-    if name.is_empty() || name.contains('/') {
-        return None;
-    }
     if name == "pilothouse" {
-        return Some(own.to_owned()).filter(usable);
+        Some(own.to_owned()).filter(|p| program::usable(p))
+    } else {
+        program::find(name)
     }
-    let path = std::env::var("PATH").unwrap_or_else(|_| DEFAULT_PATH.to_owned());
-    std::env::split_paths(&path).filter(|d| d.is_absolute()).map(|d| d.join(name)).find(usable)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn run(argv: &[&str]) -> Run {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::Instant;
 
-use super::artifact::{DEFAULT_PATH, find, template};
+use super::artifact::{find, template};
 use super::files::{InstanceDir, Phase, Spec, Status};
 use super::{Inner, clean, foreign, refused, unknown};
 use crate::engine::{EngineError, identity};
 use crate::fleet::names::InstanceId;
+use crate::program::DEFAULT_PATH;
 use crate::rollout::world::{InstanceSpec, ObservedInstance};
 
 /// Longest wait for the shim's first word.

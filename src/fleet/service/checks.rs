@@ -106,8 +106,9 @@ fn url(ctx: &mut Ctx<'_>, table: &Section<'_>) -> Option<String> {
     placeholders(ctx, &text);
     let example = "write one like \"http://127.0.0.1:9090\"";
     match reqwest::Url::parse(text.value) {
-        Ok(url) if url.scheme() != "http" => {
-            let message = format!("'url'{} cannot be asked: only http:// is spoken", table.place());
+        Ok(url) if !["http", "https"].contains(&url.scheme()) => {
+            let message =
+                format!("'url'{} cannot be asked: only http:// and https:// are spoken", table.place());
             ctx.error(&text.span, &message, example);
             None
         }
