@@ -49,15 +49,19 @@ pub struct CheckView {
 }
 
 impl CheckView {
-    /// In one line: `check saturation: bad (1 of 2): 0.07, at most 0.05`.
+    /// In one line: `check saturation: bad, 1 of 2 in a row: 0.07, at most 0.05`.
     #[must_use]
     pub fn line(&self) -> String {
         let dry = if self.dry_run { " (dry run)" } else { "" };
         if self.answer.is_empty() {
             return format!("check {}{dry}: not asked yet", self.name);
         }
-        let bad =
-            if self.bad > 0 { format!(" ({} of {} bad)", self.bad, self.failures) } else { String::new() };
+        // How near it is to being taken back comes before the words, which may be cut.
+        let bad = match self.answer.as_str() {
+            _ if self.bad == 0 || self.dry_run => String::new(),
+            "bad" => format!(", {} of {} in a row", self.bad, self.failures),
+            _ => format!(", {} of {} bad in a row before", self.bad, self.failures),
+        };
         let words = if self.words.is_empty() { String::new() } else { format!(": {}", self.words) };
         format!("check {}{dry}: {}{bad}{words}", self.name, self.answer)
     }

@@ -2,7 +2,7 @@
 
 mod strategies;
 
-pub use strategies::{compared, down, empty_place, followed, held, many_hosts, preview};
+pub use strategies::{checked, compared, down, empty_place, followed, held, many_hosts, preview};
 
 use crate::api::{
     API_VERSION, EventView, HealthView, Hello, HostView, InstanceDetails, InstanceView, Level, PhaseHostView,

@@ -26,7 +26,7 @@ macro_rules! in_a_container {
                 hidden_failures_are_counted,
                 counters,
                 restart_keeps,
-                a_websocket_is_held_through_a_drain
+                scenario_22_a_websocket_is_held_through_a_drain
             );
             conforms!(Harness::$open().await; visitors: rules_and_places_survive);
 

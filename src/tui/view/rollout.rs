@@ -50,7 +50,7 @@ fn verdict(service: &ServiceView, r: &RolloutView, room: usize) -> Option<(Vec<S
 }
 
 /// What the checks say: each that is not good in a line of its own, the good ones in one.
-fn checks(r: &RolloutView, room: usize) -> Vec<(String, Tone)> {
+fn checks(r: &RolloutView, room: usize, cut: &str) -> Vec<(String, Tone)> {
     let mut lines = Vec::new();
     let mut good = Vec::new();
     for c in &r.checks {
@@ -59,7 +59,7 @@ fn checks(r: &RolloutView, room: usize) -> Vec<(String, Tone)> {
                 good.push(c.name.as_str());
                 continue;
             }
-            "bad" => (format!("! {}", c.line()), Tone::Bad),
+            "bad" if !c.dry_run => (format!("! {}", c.line()), Tone::Bad),
             _ => (c.line(), Tone::Warn),
         };
         lines.push(line);
@@ -69,7 +69,11 @@ fn checks(r: &RolloutView, room: usize) -> Vec<(String, Tone)> {
         [one] => lines.push((format!("check {one}: good"), Tone::Ok)),
         all => lines.push((format!("checks good: {}", all.join(", ")), Tone::Ok)),
     }
-    let first = |(text, tone): (String, Tone)| Some((wrap(&text, room).into_iter().next()?, tone));
+    let first = |(text, tone): (String, Tone)| {
+        let mut wrapped = wrap(&text, room).into_iter();
+        let line = wrapped.next()?;
+        Some((if wrapped.next().is_some() { line + cut } else { line }, tone))
+    };
     lines.into_iter().filter_map(first).collect()
 }
 
@@ -179,7 +183,7 @@ fn under_way(
     let compared = notes::comparison(model, r);
     // The sentences may take what the bars, the table and the weights do not need.
     let judged = verdict(service, r, room).map_or(1, |(lines, _)| lines.len());
-    let checks = checks(r, room);
+    let checks = checks(r, room, theme.glyphs().cut);
     let judged = judged + checks.len();
     let fixed = 3 + judged + compared.len() + usize::from(compared.is_empty());
     let mut spare = usize::from(area.height).saturating_sub(fixed).max(1);

@@ -96,8 +96,9 @@ fn find(buf: &Buffer, needle: &str) -> (u16, u16) {
     panic!("{needle:?} is not in\n{rows}");
 }
 
-const SCENES: [&str; 31] = [
+const SCENES: [&str; 32] = [
     "canary",
+    "checked",
     "large_services",
     "large_fleet",
     "large_health",
@@ -156,6 +157,7 @@ fn scene(name: &str, size: (u16, u16)) -> Model {
             });
             m
         }
+        "checked" => model(fixture::checked(), size),
         "trends" => glance::trends(size),
         "tree" => glance::tree(size),
         "empty" => model(fixture::empty(), size),
