@@ -77,9 +77,12 @@ impl std::fmt::Display for Times {
     }
 }
 
+/// When it asked, and who answered; nobody where it failed.
+type Seen = (Instant, Option<String>);
+
 /// One client on one connection: when it asked, and who answered.
 struct Watch {
-    seen: Arc<Mutex<Vec<(Instant, Option<String>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     task: tokio::task::JoinHandle<()>,
 }
 

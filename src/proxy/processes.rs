@@ -15,12 +15,17 @@ pub(super) fn started(pid: u32) -> Option<u64> {
 
 /// The processes that a process has started and that still run.
 pub(super) fn children(parent: u32) -> io::Result<Vec<u32>> {
-    match fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")) {
-        Ok(text) => Ok(text.split_ascii_whitespace().filter_map(|p| p.parse().ok()).collect()),
-        // Not every kernel lists children.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => among_all(parent),
-        Err(e) => Err(e),
+    let mut out = Vec::new();
+    // Each thread has its own.
+    for thread in fs::read_dir(format!("/proc/{parent}/task"))? {
+        match fs::read_to_string(thread?.path().join("children")) {
+            Ok(text) => out.extend(text.split_ascii_whitespace().filter_map(|p| p.parse::<u32>().ok())),
+            // Not every kernel lists children; or the thread has ended.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return among_all(parent),
+            Err(e) => return Err(e),
+        }
     }
+    Ok(out)
 }
 
 fn among_all(parent: u32) -> io::Result<Vec<u32>> {
