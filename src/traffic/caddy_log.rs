@@ -2,7 +2,7 @@
 //!
 //! What Pilothouse writes for Caddy sends a line of JSON for each attempt to have a request answered: the debug line
 //! `upstream roundtrip` of `http.handlers.reverse_proxy`. A header that our own `reverse_proxy` gives to the instance says
-//! whose it was: `X-Pilothouse-Attempt: REQUEST ADDRESS`, where the address begins with `tcp4/` or `tcp6/` at the first
+//! whose it was: `X-Pilothouse-Attempt: TOKEN REQUEST ADDRESS`, with a token that clients do not know, where the address begins with `tcp4/` or `tcp6/` at the first
 //! attempt and with `tcp/` at the second. A first attempt that failed and was followed by one elsewhere was hidden from the
 //! client. An answer that is cut off in its middle looks like a whole one here. Only loopback is listened to; a line that is
 //! none of ours is left out. Datagrams can be lost: counts are those of the lines that came, and [`super::loss`] tells how
@@ -62,11 +62,12 @@ pub struct Attempt {
     pub took_us: u64,
 }
 
-/// Reads one line; `None` for anything else.
+/// Reads one line; `None` for anything else, and for what has another token.
 #[must_use]
-pub fn parse(line: &str) -> Option<Attempt> {
+pub fn parse(line: &str, token: &str) -> Option<Attempt> {
     let l: Line = serde_json::from_str(line).ok().filter(|l: &Line| l.msg == "upstream roundtrip")?;
-    let (request, address) = l.request.headers.get(HEADER)?.first()?.split_once(' ')?;
+    let attempt = l.request.headers.get(HEADER)?.first()?.strip_prefix(token)?.strip_prefix(' ')?;
+    let (request, address) = attempt.split_once(' ')?;
     let (network, addr) = address.split_once('/')?;
     let first = network != "tcp";
     let answer = match (l.status, l.error) {
@@ -91,6 +92,7 @@ pub fn parse(line: &str) -> Option<Attempt> {
 pub type Whose = Box<dyn Fn(SocketAddr) -> Option<InstanceId> + Send>;
 
 struct Seen {
+    token: String,
     whose: Whose,
     counted: BTreeMap<InstanceId, Counters>,
     /// Requests whose first attempt failed, and at which instance.
@@ -101,12 +103,12 @@ struct Seen {
 pub struct LogListener(LogSocket<Seen>);
 
 impl LogListener {
-    /// Binds `addr` and starts to listen. Must be called inside a tokio runtime.
+    /// Binds `addr` and starts to listen for lines with `token`. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// When the address is not a loopback one, or is taken.
-    pub fn bind(addr: SocketAddr, whose: Whose) -> io::Result<Self> {
-        let seen = Seen { whose, counted: BTreeMap::new(), awaited: VecDeque::new() };
+    pub fn bind(addr: SocketAddr, token: String, whose: Whose) -> io::Result<Self> {
+        let seen = Seen { token, whose, counted: BTreeMap::new(), awaited: VecDeque::new() };
         LogSocket::bind(addr, seen).map(Self)
     }
 
@@ -176,7 +178,7 @@ impl Seen {
 impl Lines for Seen {
     fn take(&mut self, line: &str, trusted: bool) -> Taken {
         // Whoever else has a `reverse_proxy` in this Caddy is in the same log, without our header.
-        let Some(a) = parse(line).filter(|_| trusted) else { return Taken::Other };
+        let Some(a) = parse(line, &self.token).filter(|_| trusted) else { return Taken::Other };
         let Some(id) = (self.whose)(a.addr) else { return Taken::Unread };
         self.take_attempt(id, &a);
         Taken::Counted
@@ -187,31 +189,38 @@ impl Lines for Seen {
 mod tests {
     use super::*;
 
+    const TOKEN: &str = "0123456789abcdef";
+
     /// Whose instances have the ports 1 to 9.
     fn seen() -> Seen {
         let whose = |addr: SocketAddr| {
             let n = u32::from(addr.port());
             (n < 10).then(|| InstanceId::of(&"web".parse().unwrap(), &"0000001a".parse().unwrap(), n))
         };
-        Seen { whose: Box::new(whose), counted: BTreeMap::new(), awaited: VecDeque::new() }
+        Seen {
+            token: TOKEN.into(),
+            whose: Box::new(whose),
+            counted: BTreeMap::new(),
+            awaited: VecDeque::new(),
+        }
     }
 
     fn line(method: &str, attempt: &str, end: &str) -> String {
         format!(
-            r#"{{"level":"debug","msg":"upstream roundtrip","duration":0.0125,"request":{{"remote_ip":"10.0.0.9","method":"{method}","headers":{{"Cookie":[],"X-Pilothouse-Attempt":["{attempt}"]}}}},{end}}}"#
+            r#"{{"level":"debug","msg":"upstream roundtrip","duration":0.0125,"request":{{"remote_ip":"10.0.0.9","method":"{method}","headers":{{"Cookie":[],"X-Pilothouse-Attempt":["{TOKEN} {attempt}"]}}}},{end}}}"#
         )
     }
 
     #[test]
     fn lines_are_read() {
-        let a = parse(&line("GET", "u1 tcp4/127.0.0.1:1", r#""status":200"#)).unwrap();
+        let a = parse(&line("GET", "u1 tcp4/127.0.0.1:1", r#""status":200"#), TOKEN).unwrap();
         assert_eq!((a.request.as_str(), a.addr, a.first), ("u1", "127.0.0.1:1".parse().unwrap(), true));
         assert_eq!((a.answer, a.took_us, a.client), (Ok(200), 12_500, "10.0.0.9".parse().ok()));
-        let a = parse(&line("POST", "u1 tcp/[::1]:1", r#""error":"EOF""#)).unwrap();
+        let a = parse(&line("POST", "u1 tcp/[::1]:1", r#""error":"EOF""#), TOKEN).unwrap();
         assert_eq!((a.first, a.repeated, a.answer), (false, false, Err("EOF".into())));
-        assert!(!parse(&line("POST", "u tcp4/[::1]:1", r#""error":"EOF""#)).unwrap().repeated);
+        assert!(!parse(&line("POST", "u tcp4/[::1]:1", r#""error":"EOF""#), TOKEN).unwrap().repeated);
         let unsent = line("POST", "u tcp4/[::1]:1", r#""error":"dial tcp4: refused""#);
-        assert!(parse(&unsent).unwrap().repeated);
+        assert!(parse(&unsent, TOKEN).unwrap().repeated);
     }
 
     #[test]
@@ -224,6 +233,7 @@ mod tests {
         assert_eq!(seen.take(&good, false), Taken::Other);
         assert_eq!(seen.take(&good.replace("roundtrip", "x"), true), Taken::Other);
         assert_eq!(seen.take(&good.replace("X-Pilothouse", "X"), true), Taken::Other);
+        assert_eq!(seen.take(&good.replace(TOKEN, "0"), true), Taken::Other, "a client sent it");
         assert_eq!(seen.take(&good.replace(":1\"", ":10\""), true), Taken::Unread);
         assert!(seen.counted.is_empty());
         assert_eq!(seen.take(&good, true), Taken::Counted);

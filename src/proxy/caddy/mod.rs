@@ -417,7 +417,10 @@ impl Proxy for Caddy {
     async fn counters(&self) -> Result<BTreeMap<InstanceId, Counters>, ProxyError> {
         let known = Arc::clone(&self.known);
         let whose = move |addr| known.lock().unwrap_or_else(PoisonError::into_inner).whose(addr);
-        let logged = self.log.ask(|addr| LogListener::bind(addr, Box::new(whose)), LogListener::counted);
+        let logged = self.log.ask(
+            |addr| LogListener::bind(addr, config::token(&self.owner), Box::new(whose)),
+            LogListener::counted,
+        );
         let mut out = logged.unwrap_or_default();
         self.ask("/").await?;
         for service in self.located()? {
