@@ -424,11 +424,16 @@ pub async fn get(
     path: &str,
 ) -> Result<String, String> {
     let uri = format!("http://{addr}{path}").parse().unwrap();
-    let answer = client.get(uri).await.map_err(|e| format!("{e:?}"))?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(|e| format!("{status}: {e:?}"))?.to_bytes();
-    let text = String::from_utf8_lossy(&body).into_owned();
-    if status == 200 { Ok(text) } else { Err(format!("{status}: {text}")) }
+    let talk = async {
+        let answer = client.get(uri).await.map_err(|e| format!("{e:?}"))?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map_err(|e| format!("{status}: {e:?}"))?.to_bytes();
+        let text = String::from_utf8_lossy(&body).into_owned();
+        if status == 200 { Ok(text) } else { Err(format!("{status}: {text}")) }
+    };
+    // Whoever waits for ever has been failed as well.
+    let late = |_| Err("no answer within 30 s".to_owned());
+    tokio::time::timeout(Duration::from_secs(30), talk).await.unwrap_or_else(late)
 }
 
 /// An answer of the instance whose id is its text, and the cookies it sets.
