@@ -44,7 +44,12 @@ fn rules(strategy: &Strategy) -> Vec<Rule> {
 
 /// What every proxy is asked: whether it answers, and whether it can do what the plans of `services` need.
 pub(super) async fn asked<P: Proxy + ?Sized>(proxy: &P, services: &[&Service]) -> Vec<Advice> {
-    if let Err(e) = proxy.read_back().await {
+    // What does not fit cannot be in order either: the cause comes first, and alone.
+    let there = async {
+        proxy.fits().await?;
+        proxy.read_back().await
+    };
+    if let Err(e) = there.await {
         return vec![Advice::fails(&e.to_string())];
     }
     let mut out = Vec::new();

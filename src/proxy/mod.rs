@@ -61,6 +61,11 @@ pub trait Proxy: Send + Sync {
         Ok(())
     }
 
+    /// Whether where it runs is such that what is written here is read there. [`ProxyError::Refused`] says what to change.
+    async fn fits(&self) -> Result<(), ProxyError> {
+        Ok(())
+    }
+
     /// Whether this proxy, as it is set up now, can do what a plan asks of it beyond moving shares: follow `rules`, and
     /// keep the places of visitors. Asked before a rollout begins. [`ProxyError::Refused`] says what is missing and what
     /// to do about it; any other error means that the proxy could not be asked.

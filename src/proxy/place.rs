@@ -123,9 +123,9 @@ impl Place {
         self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the container sees `dir` under its own name, and, where the proxy is asked and tells at addresses on
+    /// Whether the container sees `dir` under its own name, and, where a proxy of this kind is asked and tells at addresses on
     /// loopback, this machine's network. Nothing to ask where there is no container.
-    pub(super) async fn sees(&self, dir: &Path, loopback: bool) -> Result<(), ProxyError> {
+    pub(super) async fn sees(&self, dir: &Path, kind: &str) -> Result<(), ProxyError> {
         let Some(look) = self.look().await? else { return Ok(()) };
         let mut missing = String::new();
         if !seen_as_it_is(&look, dir) {
@@ -136,7 +136,7 @@ impl Place {
                  [\"{dir}:{dir}\"])"
             );
         }
-        if loopback && !look.host_network {
+        if on_loopback(kind) && !look.host_network {
             let and = if missing.is_empty() { "" } else { ", and" };
             let _ = write!(
                 missing,
@@ -155,7 +155,7 @@ impl Place {
 /// Why a container does not fit a proxy of this kind, whose directory is to be `dir`; `None` when it does.
 pub async fn misfit(kind: &str, name: &ProxyName, container: &Container, dir: &Path) -> Option<String> {
     let place = Place::new(name.clone(), Some(container));
-    place.sees(dir, on_loopback(kind)).await.err().map(|e| e.to_string())
+    place.sees(dir, kind).await.err().map(|e| e.to_string())
 }
 
 /// Whether a proxy of this kind is asked and tells at addresses on loopback that Pilothouse writes down for it.

@@ -319,11 +319,15 @@ impl Proxy for Caddy {
         self.write(&rendered).map(drop)
     }
 
+    async fn fits(&self) -> Result<(), ProxyError> {
+        self.place.sees(&self.settings.dir, "caddy").await
+    }
+
     async fn can(&self, service: &ServiceName, rules: &[Rule], _sticky: bool) -> Result<(), ProxyError> {
         if let Some(why) = rules.iter().find_map(config::unfit) {
             return Err(self.refused(&why));
         }
-        self.place.sees(&self.settings.dir, true).await?;
+        self.fits().await?;
         self.ask("/").await?;
         self.has_lines([service].into_iter()).await
     }

@@ -341,8 +341,12 @@ impl Proxy for Envoy {
         Ok(())
     }
 
+    async fn fits(&self) -> Result<(), ProxyError> {
+        self.place.sees(&self.settings.dir, "envoy").await
+    }
+
     async fn can(&self, service: &ServiceName, _rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
-        self.place.sees(&self.settings.dir, false).await?;
+        self.fits().await?;
         let listeners = self.admin.listeners().await.map_err(|e| self.unknown(&e))?;
         let routing = lines::routing(&listeners, &self.fleet, service);
         if routing.is_empty() {

@@ -424,11 +424,15 @@ impl Proxy for Haproxy {
         self.io(made, "make the files of", &self.settings.dir)
     }
 
+    async fn fits(&self) -> Result<(), ProxyError> {
+        self.place.sees(&self.settings.dir, "haproxy").await
+    }
+
     async fn can(&self, service: &ServiceName, rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
         if let (_, Some(why)) = config::rule_pairs(rules, "") {
             return Err(self.refused(&why));
         }
-        self.place.sees(&self.settings.dir, false).await?;
+        self.fits().await?;
         let needs = Extras { rules: !rules.is_empty(), sticky };
         if needs == Extras::default() {
             return Ok(());

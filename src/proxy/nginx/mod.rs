@@ -233,11 +233,15 @@ impl Proxy for Nginx {
         if self.accepted().await { self.checked() } else { self.recover() }
     }
 
+    async fn fits(&self) -> Result<(), ProxyError> {
+        self.place.sees(&self.settings.dir, "nginx").await
+    }
+
     async fn can(&self, service: &ServiceName, rules: &[Rule], sticky: bool) -> Result<(), ProxyError> {
         if let Some(why) = rules.iter().find_map(config::unfit) {
             return Err(self.refused(&why));
         }
-        self.place.sees(&self.settings.dir, true).await?;
+        self.fits().await?;
         // A configuration that nginx would not load now, for whatever reason, is better known before a release.
         let (_, theirs) = self.check().await?;
         if sticky { self.cookie_is_told(service, &theirs) } else { Ok(()) }

@@ -349,11 +349,15 @@ impl Proxy for Traefik {
         self.write(&self.render(&routes, None).text)
     }
 
+    async fn fits(&self) -> Result<(), ProxyError> {
+        self.place.sees(&self.settings.dir, "traefik").await
+    }
+
     async fn can(&self, service: &ServiceName, rules: &[Rule], _sticky: bool) -> Result<(), ProxyError> {
         if let Some(why) = rules.iter().find_map(config::unfit) {
             return Err(self.refused(&why));
         }
-        self.place.sees(&self.settings.dir, false).await?;
+        self.fits().await?;
         self.version().await?;
         self.router(&self.raw().await?, service)
     }
