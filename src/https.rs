@@ -18,24 +18,32 @@ use tokio::sync::OnceCell;
 const BODY: usize = 65_536;
 
 type Connector = HttpsConnector<HttpConnector>;
+type Made = (Connector, legacy::Client<Connector, Full<Bytes>>);
 
 /// The machine's root certificates are read when it is used first.
 #[derive(Default)]
 pub struct Client {
-    made: OnceCell<(Connector, legacy::Client<Connector, Full<Bytes>>)>,
+    made: Arc<OnceCell<Made>>,
 }
 
 /// There are no deadlines: those are the caller's. Errors are words without the address.
 impl Client {
-    async fn made(&self) -> Result<&(Connector, legacy::Client<Connector, Full<Bytes>>), String> {
-        let make = async {
+    async fn made(&self) -> Result<&Made, String> {
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let make = async || {
             let connector = tokio::task::spawn_blocking(connector).await.map_err(|e| e.to_string())??;
             let client = legacy::Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)
                 .build(connector.clone());
-            Ok((connector, client))
+            Ok::<_, String>((connector, client))
         };
-        self.made.get_or_try_init(|| make).await
+        // In a task of its own: who asks may have no time left before it is done, and the next finds it done.
+        let cell = Arc::clone(&self.made);
+        let made = tokio::spawn(async move { cell.get_or_try_init(make).await.map(drop) });
+        made.await.map_err(|e| e.to_string())??;
+        self.made.get().ok_or_else(|| "there is no client".to_owned())
     }
 
     /// Sends a request, in the name of Pilothouse.
@@ -46,7 +54,10 @@ impl Client {
         let agent = HeaderValue::from_static(concat!("pilothouse/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, agent);
         let (_, client) = self.made().await?;
-        client.request(request).await.map_err(|e| innermost(&e))
+        client.request(request).await.map_err(|e| match e.is_connect() {
+            true => format!("no connection: {}", innermost(&e)),
+            false => innermost(&e),
+        })
     }
 
     /// Status and the beginning of the body of a URL.
