@@ -230,6 +230,8 @@ fn scenario_40_a_prometheus_is_asked_in_promql_and_vanishes_in_mid_rollout() {
     world.edit("PROMETHEUS", &prometheus.address.to_string());
     world.image("1.1.0");
     world.ok(&["up"]);
+    // It scrapes once a second, but begins when it likes.
+    world.wait("a first scrape", || prometheus.value("max(burn{version=\"1.1.0\"})"));
     let load = Load::paced(world.listen, 4, Duration::from_millis(10));
     let deploy = world.spawn(&["deploy", "web", "1.1.0"]);
     world.wait("the second step", || (phase(&world)? == "50%").then_some(()));
