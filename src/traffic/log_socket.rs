@@ -151,11 +151,12 @@ impl<L: Listener> LogPort<L> {
         }
     }
 
-    /// Why nothing is heard although an address is configured.
-    pub fn failure(&self) -> Option<Safe> {
+    /// What is wrong with the lines of `proxy`, for people: why nothing is heard although an address is configured, so that
+    /// there are no `numbers`; else that too many are lost.
+    pub fn trouble(&self, numbers: &str, proxy: &str) -> Option<Safe> {
         match &*locked(&self.heard) {
-            Heard::Failed(why) => Some(why.clone()),
-            Heard::Waiting | Heard::On(_) => None,
+            Heard::Failed(why) => Some(Safe::new(&format!("no {numbers}: {why}"))),
+            Heard::Waiting | Heard::On(_) => self.losing(proxy),
         }
     }
 
@@ -165,7 +166,7 @@ impl<L: Listener> LogPort<L> {
     }
 
     /// What was lost between the last two times, when that is too much, of this proxy.
-    pub fn losing(&self, proxy: &str) -> Option<Safe> {
+    fn losing(&self, proxy: &str) -> Option<Safe> {
         let [now, before] = (*locked(&self.loss))?;
         Some(now.since(&before)).filter(LogLoss::too_many).map(|lost| Safe::new(&lost.words(proxy)))
     }

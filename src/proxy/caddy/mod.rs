@@ -307,6 +307,7 @@ fn readback(
 #[async_trait]
 impl Proxy for Caddy {
     async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+        let _one = self.one.lock().await;
         let (dir, fleet) = (&self.settings.dir, &self.fleet);
         self.check_owner()?;
         self.io(files::readable_dir(dir), "make", dir)?;
@@ -454,10 +455,7 @@ impl Proxy for Caddy {
 
     fn warning(&self) -> Option<Safe> {
         match self.settings.log {
-            Some(_) => {
-                let deaf = self.log.failure().map(|why| Safe::new(&format!("no numbers: {why}")));
-                deaf.or_else(|| self.log.losing(self.name.as_str()))
-            }
+            Some(_) => self.log.trouble("numbers", self.name.as_str()),
             None => Some(Safe::new(&format!(
                 "no numbers per version: proxy {} has no log = \"127.0.0.1:PORT\"",
                 self.name

@@ -323,6 +323,7 @@ impl Envoy {
 #[async_trait]
 impl Proxy for Envoy {
     async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+        let _one = self.one.lock().await;
         self.check_owner()?;
         let mut all = self.filed()?;
         all.extend(services.iter().cloned());

@@ -419,6 +419,7 @@ fn swap(path: &Path, version: u32, want: &[(String, String)]) -> Vec<String> {
 #[async_trait]
 impl Proxy for Haproxy {
     async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+        let _one = self.one.lock().await;
         self.check_owner()?;
         let made = ensure_files(&self.settings.dir, &self.fleet, &self.owner, services);
         self.io(made, "make the files of", &self.settings.dir)
@@ -519,8 +520,7 @@ impl Proxy for Haproxy {
 
     /// Why there are no latency percentiles, or bad ones, although a log address is configured.
     fn warning(&self) -> Option<Safe> {
-        let deaf = self.log.failure().map(|why| Safe::new(&format!("no percentiles: {why}")));
-        deaf.or_else(|| self.log.losing(self.name.as_str()))
+        self.log.trouble("percentiles", self.name.as_str())
     }
 
     async fn examine(&self, services: &[&model::Service]) -> Vec<Advice> {

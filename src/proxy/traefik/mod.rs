@@ -332,6 +332,7 @@ fn readback(seen: &Seen, in_flight: &BTreeMap<std::net::SocketAddr, u32>) -> Wor
 #[async_trait]
 impl Proxy for Traefik {
     async fn prepare(&self, services: &[ServiceName]) -> Result<(), ProxyError> {
+        let _one = self.one.lock().await;
         let before = self.own()?;
         let dir = &self.settings.dir;
         self.io(files::readable_dir(dir), "make", dir)?;
