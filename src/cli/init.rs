@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::Exit;
@@ -149,11 +150,38 @@ struct Behind {
     container: Option<String>,
 }
 
+/// What Pilothouse proposes for a proxy, and no two may share.
+const PROPOSED: [&str; 4] = ["dir", "status", "log", "api"];
+
+/// Gives a proxy another directory and other addresses than those that are proposed for one before it.
+fn apart(found: &mut Found, taken: &mut BTreeSet<String>) {
+    for s in &mut found.settings {
+        // Traefik's directory is the one that it watches.
+        if !PROPOSED.contains(&s.key) || (found.kind == "traefik" && s.key == "dir") {
+            continue;
+        }
+        let Some(first) = s.value.parse::<toml::Value>().ok().and_then(|v| v.as_str().map(str::to_owned))
+        else {
+            continue;
+        };
+        let other = |n: u16| match first.parse::<SocketAddr>() {
+            Ok(at) => proxy::free_address(at.port().saturating_add(n)),
+            Err(_a_path) => format!("{first}-{}", n + 1),
+        };
+        let free =
+            std::iter::once(first.clone()).chain((1..100).map(other)).find(|v| taken.insert(v.clone()));
+        if let Some(free) = free.filter(|v| *v != first) {
+            s.value = quoted(&free);
+        }
+    }
+}
+
 /// The proxies, each with a name, and with what its container lacks.
 async fn proxies(a: &Args, containers: &[Container]) -> Vec<Behind> {
-    let mut names = BTreeSet::new();
+    let (mut names, mut taken) = (BTreeSet::new(), BTreeSet::new());
     let mut out = Vec::new();
     for mut found in proxy::found() {
+        apart(&mut found, &mut taken);
         let numbered = (2..).map(|n| format!("{}-{n}", found.kind));
         let name = std::iter::once(found.kind.to_owned()).chain(numbered).find(|n| names.insert(n.clone()));
         let name = name.unwrap_or_default();
@@ -490,6 +518,34 @@ mod tests {
         let file = dir.path().join("fleet.toml");
         std::fs::write(&file, &text).unwrap();
         fleet::load(&file).unwrap_or_else(|p| panic!("{p}\n{text}")).fleet
+    }
+
+    #[test]
+    fn two_proxies_share_nothing_that_is_proposed() {
+        let setting = |key, value: &str| proxy::Setting { key, value: quoted(value), why: "" };
+        let found = |kind| Found {
+            kind,
+            pid: 1,
+            container: None,
+            settings: vec![
+                setting("dir", "/etc/nginx/pilothouse"),
+                setting("config", "/etc/nginx/nginx.conf"),
+                setting("status", "127.0.0.1:18404"),
+            ],
+            notes: Vec::new(),
+        };
+        let (mut all, mut taken) = ([found("nginx"), found("nginx"), found("traefik")], BTreeSet::new());
+        all.iter_mut().for_each(|f| apart(f, &mut taken));
+        let values = |n: usize| values_of(&all[n]);
+        assert_eq!(values(0), values_of(&found("nginx")), "the first is as it was");
+        assert_eq!(values(1)[..2], ["\"/etc/nginx/pilothouse-2\"", "\"/etc/nginx/nginx.conf\""]);
+        assert_eq!(values(2)[0], "\"/etc/nginx/pilothouse\"", "what Traefik watches is no proposal");
+        let addresses: BTreeSet<&str> = (0..3).map(|n| values(n)[2]).collect();
+        assert_eq!(addresses.len(), 3, "{addresses:?}");
+    }
+
+    fn values_of(found: &Found) -> Vec<&str> {
+        found.settings.iter().map(|s| s.value.as_str()).collect()
     }
 
     #[test]
